@@ -1,0 +1,258 @@
+//! What users type.
+
+use std::path::PathBuf;
+
+use aq_engine::{JobOptions, Result, read_config};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Make diffusion models several times smaller on an ordinary CPU.
+#[derive(Debug, Parser)]
+#[command(name = "aq", arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Quantize a model
+    Quantize(QuantizeArgs),
+    /// Show what quantize would do, without doing it
+    Plan(PlanArgs),
+    /// List tensors, codecs, sizes and metadata of a file
+    Inspect(InspectArgs),
+    /// Measure the error of a model against another, tensor by tensor
+    Compare(CompareArgs),
+    /// Check every checksum, shape and stream of a file that aq wrote
+    Verify(VerifyArgs),
+    /// Turn a quantized file back into plain tensors
+    Dequantize(DequantizeArgs),
+    /// Change the format without quantizing again
+    Convert(ConvertArgs),
+    /// Print a shell completion script
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    #[command(hide = true)]
+    Man,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuantizeArgs {
+    /// Safetensors file, folder of shards, diffusers pipeline folder, or a .parquet or .arrow file of ours
+    pub(crate) input: PathBuf,
+    /// Destination: .parquet, .arrow, or a folder (a trailing / or no ending)
+    #[arg(short, long, value_name = "PATH", required_unless_present = "dry_run")]
+    pub(crate) output: Option<PathBuf>,
+    /// Format of the output when its ending does not say: parquet, arrow, folder
+    #[arg(long, value_name = "NAME")]
+    pub(crate) format: Option<String>,
+    #[command(flatten)]
+    pub(crate) choice: ChoiceArgs,
+    #[command(flatten)]
+    pub(crate) resources: ResourceArgs,
+    /// Replace an existing output
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Continue a folder output that was stopped
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Show what would happen, in bytes, and stop
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) show: ShowArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// Safetensors file, folder of shards, or diffusers pipeline folder
+    pub(crate) input: PathBuf,
+    #[command(flatten)]
+    pub(crate) choice: ChoiceArgs,
+    /// Print a table for people instead of JSON
+    #[arg(long)]
+    pub(crate) table: bool,
+    /// Print JSON (the default)
+    #[arg(long, conflicts_with = "table")]
+    pub(crate) json: bool,
+}
+
+/// What is quantized and how.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Quantization")]
+pub(crate) struct ChoiceArgs {
+    /// Bits of a code: 2, 3, 4, 5, 6 or 8 [default: the profile's]
+    #[arg(long, value_name = "B", env = "AQ_BITS")]
+    pub(crate) bits: Option<u8>,
+    /// Weights that share a scale: a multiple of 8 from 16 to 1024, or 0 for the whole row [default: the profile's]
+    #[arg(long, value_name = "G", env = "AQ_GROUP_SIZE")]
+    pub(crate) group_size: Option<u32>,
+    /// minmax, ls, or any registered strategy [default: best available for the bits]
+    #[arg(long, value_name = "M", env = "AQ_METHOD")]
+    pub(crate) method: Option<String>,
+    /// Preset: edge (2 bits), local (4) or cloud (8) [default: local]
+    #[arg(long, value_name = "NAME", env = "AQ_PROFILE")]
+    pub(crate) profile: Option<String>,
+    /// YAML file with keys of the same names as the options
+    #[arg(long, value_name = "FILE", env = "AQ_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Calibration samples: channels that matter count for more in the `ls` search
+    #[arg(long, value_name = "FILE", env = "AQ_CALIBRATION")]
+    pub(crate) calibration: Option<PathBuf>,
+    /// Rule for the tensors whose name matches, first match wins; SPEC is bits, skip, or method:bits:group
+    #[arg(long, value_name = "REGEX=SPEC")]
+    pub(crate) tensor_type: Vec<String>,
+    /// Component of a pipeline to quantize, repeatable [default: transformer, unet, prior, decoder]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) component: Vec<String>,
+    /// One factor per output row that removes the shrinkage of the grid [default: on]
+    #[arg(long, value_name = "on|off", env = "AQ_GAIN")]
+    pub(crate) gain: Option<Switch>,
+    /// Quantize tensors that are quantized already
+    #[arg(long)]
+    pub(crate) allow_requantize: bool,
+    /// Seed of everything random: same seed, same bytes [default: 0]
+    #[arg(long, value_name = "N", env = "AQ_SEED")]
+    pub(crate) seed: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Resources")]
+pub(crate) struct ResourceArgs {
+    /// Worker threads [default: all cores]
+    #[arg(long, value_name = "N", env = "AQ_THREADS")]
+    pub(crate) threads: Option<usize>,
+    /// Memory that may be used, such as 512MiB [default: half of what is free]
+    #[arg(long, value_name = "SIZE", env = "AQ_MEMORY_LIMIT")]
+    pub(crate) memory_limit: Option<String>,
+    /// Read the input in bounded pieces instead of mapping it [default: when it exceeds the memory limit]
+    #[arg(long, env = "AQ_STREAMING")]
+    pub(crate) streaming: bool,
+    /// Source bytes read at a time
+    #[arg(long, value_name = "SIZE", env = "AQ_BLOCK_BYTES", hide = true)]
+    pub(crate) block_size: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct ShowArgs {
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print nothing but errors and warnings
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Print a line for each tensor
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Any file or folder we read
+    pub(crate) file: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// The original model
+    pub(crate) original: PathBuf,
+    /// The quantized one
+    pub(crate) quantized: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// A file or folder that aq wrote
+    pub(crate) file: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DequantizeArgs {
+    /// A quantized file or folder
+    pub(crate) file: PathBuf,
+    /// Destination, a .safetensors file
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: PathBuf,
+    /// Type of the tensors that were quantized
+    #[arg(long, default_value = "f32")]
+    pub(crate) dtype: FloatType,
+    /// Replace an existing output
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FloatType {
+    F32,
+    F16,
+    Bf16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConvertArgs {
+    /// A file or folder that we read
+    pub(crate) file: PathBuf,
+    /// Destination: .parquet, .arrow, .safetensors, or a folder
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: PathBuf,
+    /// Replace an existing output
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+impl ChoiceArgs {
+    /// What the configuration file says; nothing without one.
+    pub(crate) fn file(&self) -> Result<JobOptions> {
+        self.config.as_deref().map_or_else(|| Ok(JobOptions::default()), read_config)
+    }
+
+    /// The options of a job on `input`, resources and output left out.
+    pub(crate) fn job(&self, input: &std::path::Path) -> JobOptions {
+        JobOptions {
+            input: input.into(),
+            components: self.component.clone(),
+            bits: self.bits,
+            group_size: self.group_size,
+            method: self.method.clone(),
+            profile: self.profile.clone(),
+            calibration: self.calibration.clone(),
+            tensor_types: self.tensor_type.clone(),
+            gain: self.gain.map(|g| g == Switch::On),
+            allow_requantize: self.allow_requantize,
+            seed: self.seed,
+            ..JobOptions::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,10 @@
+//! One file a command.
+
+pub(crate) mod compare;
+pub(crate) mod completions;
+pub(crate) mod convert;
+pub(crate) mod dequantize;
+pub(crate) mod inspect;
+pub(crate) mod plan;
+pub(crate) mod quantize;
+pub(crate) mod verify;

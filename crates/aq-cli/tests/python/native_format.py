@@ -1,0 +1,97 @@
+"""A reader of the native columns in numpy, written from docs/format.md alone.
+
+It takes a pyarrow table with those columns, from a Parquet or an Arrow file.
+"""
+import numpy as np
+import xxhash
+
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+          "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
+PLANES = {2: [2], 3: [2, 1], 4: [4], 5: [4, 1], 6: [4, 2], 8: [8]}
+CHUNK = 128
+
+
+def packed_len(bits, n):
+    return (n * bits + 7) // 8
+
+
+def unpack(data, bits, n):
+    """Runs of n codes, one in each row of the byte matrix `data`."""
+    codes = np.zeros((len(data), n), np.uint8)
+    at = 0
+    for start in range(0, n, CHUNK):
+        count = min(CHUNK, n - start)
+        planed = count - count % 8
+        shift = 0
+        for plane in PLANES[bits]:
+            size = planed * plane // 8
+            stored = data[:, at:at + size]
+            at += size
+            for k in range(8 // plane):
+                part = (stored >> (k * plane)) & ((1 << plane) - 1)
+                codes[:, start + k * size:start + (k + 1) * size] |= part << shift
+            shift += plane
+        rest = count - planed
+        if rest:
+            size = packed_len(bits, rest)
+            stream = np.unpackbits(data[:, at:at + size], axis=1, bitorder="little")[:, :rest * bits]
+            weights = (1 << np.arange(bits)).astype(np.uint8)
+            codes[:, start + planed:start + count] = stream.reshape(len(data), rest, bits) @ weights
+            at += size
+    return codes
+
+
+def decode_rows(row, cols):
+    """The f32 weights of one slab of codec "affine"."""
+    rows, bits = row["row_count"], row["bits"]
+    group = row["group_size"] or cols
+    groups = -(-cols // group)
+    codes = np.frombuffer(row["codes"], np.uint8).reshape(rows, packed_len(bits, cols))
+    scales = np.frombuffer(row["scales"], "<f2").astype(np.float32).reshape(rows, groups)
+    f16_offsets = len(row["offsets"]) == rows * groups * 2
+    if f16_offsets:
+        offsets = np.frombuffer(row["offsets"], "<f2").astype(np.float32).reshape(rows, groups)
+    else:
+        packed = np.frombuffer(row["offsets"], np.uint8).reshape(rows, packed_len(bits, groups))
+        offsets = unpack(packed, bits, groups).astype(np.float32)
+    out = np.empty((rows, cols), np.float32)
+    at = 0
+    for g in range(groups):
+        start, end = g * group, min((g + 1) * group, cols)
+        size = packed_len(bits, end - start)
+        code = unpack(codes[:, at:at + size], bits, end - start).astype(np.float32)
+        at += size
+        scale, offset = scales[:, g:g + 1], offsets[:, g:g + 1]
+        out[:, start:end] = code * scale + offset if f16_offsets else (code - offset) * scale
+    if row["extra"]:
+        exponent = np.frombuffer(row["extra"], np.int8).astype(np.int32)
+        out = np.ldexp(out, exponent[:, None]).astype(np.float32)
+    return out
+
+
+def check_sum(row):
+    """Whether the stored checksum is that of the payload."""
+    payload = b"".join(row[part] for part in ("codes", "scales", "offsets", "extra"))
+    return xxhash.xxh3_64_intdigest(payload) == row["xxh3"]
+
+
+def read(table):
+    """{name: array}: f32 for quantized tensors, the source type for the others (BF16 widened to f32)."""
+    slabs = {}
+    for row in table.to_pylist():
+        assert check_sum(row), f"{row['tensor']}: checksum"
+        slabs.setdefault(row["tensor"], []).append(row)
+    return {name: join(rows) for name, rows in slabs.items()}
+
+
+def join(rows):
+    shape = rows[0]["shape"]
+    assert sum(r["row_count"] for r in rows) == (np.prod(shape, dtype=int) if rows[0]["codec"] == "raw" else shape[0])
+    if rows[0]["codec"] == "raw":
+        array = np.frombuffer(b"".join(r["codes"] for r in rows), DTYPES[rows[0]["src_dtype"]])
+        if rows[0]["src_dtype"] == "BF16":
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+    else:
+        cols = int(np.prod(shape[1:], dtype=int))
+        array = np.concatenate([decode_rows(r, cols) for r in rows])
+    return array.reshape(shape)

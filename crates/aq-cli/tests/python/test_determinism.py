@@ -1,0 +1,43 @@
+"""The bytes of a result depend on the model and the settings, and on nothing else."""
+import pytest
+
+from conftest import DIGITS, aq, digest, write_model
+
+VARIANTS = {
+    "one thread": (["--threads", "1"], {}),
+    "two threads": (["--threads", "2"], {}),
+    "three threads": (["--threads", "3"], {}),
+    "blocks of 64 KiB": ([], {"AQ_BLOCK_BYTES": "65536"}),
+    "blocks of 1 MiB": (["--threads", "2"], {"AQ_BLOCK_BYTES": "1048576"}),
+    "blocks of 16 MiB": (["--threads", "2"], {"AQ_BLOCK_BYTES": "16777216"}),
+    "little memory": (["--memory-limit", "64MiB"], {}),
+    "streaming": (["--streaming"], {}),
+    "streaming, small blocks": (["--streaming", "--threads", "2"], {"AQ_BLOCK_BYTES": "65536"}),
+    "scalar": ([], {"AQ_SIMD": "scalar"}),
+    "avx2": ([], {"AQ_SIMD": "avx2"}),
+    "avx512": ([], {"AQ_SIMD": "avx512"}),
+    "neon": ([], {"AQ_SIMD": "neon"}),
+}
+
+
+@pytest.fixture(scope="module")
+def wide_model(tmp_path_factory):
+    """Several slabs a tensor, rows of an odd width, a convolution, a row longer than a block, small kept tensors."""
+    shapes = {"a.weight": (3000, 1152), "b.weight": (1500, 1001), "c.weight": (96, 64, 3, 3), "d.weight": (3, 300_001),
+              "e.bias": (1152,), "f.weight": (40, 27)}
+    return write_model(tmp_path_factory.mktemp("wide") / "model.safetensors", shapes)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ""], ids=["parquet", "arrow", "folder"])
+@pytest.mark.parametrize("settings", ["2 ls 64", "4 ls 128", "3 minmax 0", "8 minmax 40"])
+@pytest.mark.parametrize("name", ["digits", "wide"])
+def test_same_bytes(name, settings, suffix, wide_model, tmp_path):
+    model = DIGITS if name == "digits" else wide_model
+    bits, method, group = settings.split()
+    options = ["--bits", bits, "--method", method, "--group-size", group, "--force", "--quiet"]
+    out = tmp_path / f"out{suffix}"
+    digests = {}
+    for label, (more, env) in VARIANTS.items():
+        aq("quantize", model, "-o", out, *options, *more, env=env)
+        digests[label] = digest(out)
+    assert len(set(digests.values())) == 1, digests

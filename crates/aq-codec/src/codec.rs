@@ -1,0 +1,100 @@
+//! One way into every codec, for readers.
+
+use aq_core::{Encoding, SlabParts, TensorInfo};
+
+use crate::affine_read::{exact, span};
+use crate::{CodecError, bytes_to_f32, check_parts, decode_rows, row_bytes};
+
+/// Bytes of all parts of the tensor when every row exponent is 0 (otherwise one more a row in the slabs concerned).
+///
+/// ```
+/// use aq_codec::encoded_bytes;
+/// use aq_core::{AffineEncoding, BitWidth, DType, Encoding, GroupSize, OffsetKind, TensorInfo};
+/// let info = TensorInfo::new("w", vec![1024, 4096], DType::F16)?;
+/// let encoding = Encoding::Affine(AffineEncoding {
+///     bits: BitWidth::new(2)?,
+///     group_size: GroupSize::new(128)?,
+///     offset: OffsetKind::F16,
+/// });
+/// let bits_per_weight = encoded_bytes(&info, &encoding) as f64 * 8.0 / info.elements() as f64;
+/// assert_eq!(bits_per_weight, 2.25);
+/// # Ok::<(), aq_core::CoreError>(())
+/// ```
+pub fn encoded_bytes(info: &TensorInfo, encoding: &Encoding) -> u64 {
+    match encoding {
+        Encoding::Raw => info.bytes(),
+        Encoding::Affine(affine) => match usize::try_from(info.cols()) {
+            Ok(cols) => info.rows().saturating_mul(row_bytes(affine, cols).total() as u64),
+            Err(_) => u64::MAX,
+        },
+    }
+}
+
+/// Checks that the parts are exactly `row_count` rows of the tensor.
+///
+/// # Errors
+/// [`CodecError::PartLength`] for the first part that is not, [`CodecError::TooLarge`] when no length could be right.
+pub fn check(
+    encoding: &Encoding,
+    info: &TensorInfo,
+    parts: SlabParts<'_>,
+    row_count: u64,
+) -> Result<(), CodecError> {
+    match encoding {
+        Encoding::Affine(affine) => check_parts(affine, row_len(info, 0, row_count)?, parts, row_count),
+        Encoding::Raw => {
+            exact("codes", parts.codes, info.dtype().size() as u64, row_count)?;
+            let unused = [("scales", parts.scales), ("offsets", parts.offsets), ("extra", parts.extra)];
+            unused.into_iter().try_for_each(|(part, bytes)| exact(part, bytes, 0, row_count))
+        }
+    }
+}
+
+/// Decodes `row_count` rows from row `first_row` of a slab on into `out`, `row_count * cols` values.
+///
+/// For `raw` a row is one element, so any run of elements can be had. `scratch` is a reusable buffer.
+///
+/// # Errors
+/// [`CodecError::PartLength`] when a part ends before the last row, [`CodecError::OutputLength`] when `out` does not
+/// hold exactly the rows, [`CodecError::TooLarge`] when their bytes cannot be counted, [`CodecError::ElementType`]
+/// when raw elements have no conversion.
+///
+/// # Examples
+/// ```
+/// use aq_codec::decode;
+/// use aq_core::{DType, Encoding, SlabParts, TensorInfo};
+/// let info = TensorInfo::new("bias", vec![4], DType::U8)?;
+/// let parts = SlabParts { codes: &[5, 6, 7, 8], ..SlabParts::default() };
+/// let mut values = [0.0; 2];
+/// decode(&Encoding::Raw, &info, parts, 2, 1, &mut Vec::new(), &mut values)?;
+/// assert_eq!(values, [6.0, 7.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn decode(
+    encoding: &Encoding,
+    info: &TensorInfo,
+    parts: SlabParts<'_>,
+    row_count: u64,
+    first_row: u64,
+    scratch: &mut Vec<u8>,
+    out: &mut [f32],
+) -> Result<(), CodecError> {
+    let too_large = CodecError::TooLarge { first: first_row, count: row_count };
+    let (Ok(first), Ok(count)) = (usize::try_from(first_row), usize::try_from(row_count)) else {
+        return Err(too_large);
+    };
+    match encoding {
+        Encoding::Affine(affine) => {
+            let cols = row_len(info, first_row, row_count)?;
+            decode_rows(affine, cols, parts, first, count, scratch, out)
+        }
+        Encoding::Raw => {
+            let bytes = span("codes", parts.codes, info.dtype().size(), (first, count))?;
+            bytes_to_f32(info.dtype(), bytes, out)
+        }
+    }
+}
+
+fn row_len(info: &TensorInfo, first: u64, count: u64) -> Result<usize, CodecError> {
+    usize::try_from(info.cols()).map_err(|_| CodecError::TooLarge { first, count })
+}

@@ -1,0 +1,22 @@
+//! What the bytes of each codec mean: rows of codes, scales and offsets in, rows of weights out.
+//!
+//! - [`push_row`] appends one row of chosen codes to an [`EncodedRows`](aq_core::EncodedRows); [`seal`] finishes a slab;
+//! - [`decode`] turns any stored slab, or some rows of it, back into `f32`; [`check`] says first whether its parts fit;
+//! - [`encoded_bytes`] is the exact size of a tensor before a weight is read;
+//! - [`bytes_to_f32`] and [`f32_to_bytes`] convert the elements of tensors that are kept as they are.
+//!
+//! Nothing here decides a parameter (that is a strategy) or opens a file. Reading never panics, whatever the bytes are.
+#![forbid(unsafe_code)]
+
+mod affine;
+mod affine_read;
+mod codec;
+mod element;
+mod error;
+mod float8;
+
+pub use affine::{AffineRow, RowBytes, push_row, row_bytes, seal};
+pub use affine_read::{check_parts, decode_rows, power_of_two};
+pub use codec::{check, decode, encoded_bytes};
+pub use element::{bytes_to_f32, f32_to_bytes};
+pub use error::CodecError;

@@ -1,0 +1,78 @@
+//! Damaged input gives errors that say what is wrong, and no panic.
+
+use aq_codec::{CodecError, check, decode, encoded_bytes};
+use aq_core::{AffineEncoding, BitWidth, DType, Encoding, GroupSize, OffsetKind, SlabParts, TensorInfo};
+use proptest::prelude::*;
+
+fn affine(bits: usize, group: u32, offset: OffsetKind) -> Encoding {
+    let group_size = GroupSize::new(group).expect("a valid size");
+    Encoding::Affine(AffineEncoding { bits: BitWidth::ALL[bits], group_size, offset })
+}
+
+fn tensor(shape: &[u64], dtype: DType) -> TensorInfo {
+    TensorInfo::new("w", shape.to_vec(), dtype).expect("a valid shape")
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_decode_or_are_refused(
+        bits in 0usize..6,
+        group in prop::sample::select(vec![0u32, 16, 128]),
+        zero_point: bool,
+        raw: bool,
+        shape in prop::collection::vec(prop_oneof![0u64..70, Just(1u64 << 20)], 0..3),
+        bytes in prop::collection::vec(any::<u8>(), 0..400),
+        cuts in prop::array::uniform3(0usize..400),
+        rows in prop_oneof![0u64..5, any::<u64>()],
+        first in prop_oneof![0u64..5, any::<u64>()],
+    ) {
+        let offset = if zero_point { OffsetKind::ZeroPoint } else { OffsetKind::F16 };
+        let encoding = if raw { Encoding::Raw } else { affine(bits, group, offset) };
+        let info = tensor(&shape, DType::BF16);
+        let cut = |i: usize| &bytes[..cuts[i].min(bytes.len())];
+        let parts = SlabParts { codes: &bytes, scales: cut(0), offsets: cut(1), extra: cut(2) };
+        let _ = check(&encoding, &info, parts, rows);
+        let values = rows.saturating_mul(encoding.cols(&info)).min(1 << 12) as usize;
+        let _ = decode(&encoding, &info, parts, rows, first, &mut Vec::new(), &mut vec![0.0; values]);
+    }
+}
+
+#[test]
+fn errors_name_the_fact() {
+    let encoding = affine(2, 16, OffsetKind::F16);
+    let info = tensor(&[2, 32], DType::F32);
+    let parts = SlabParts { codes: &[0; 32], scales: &[0; 8], offsets: &[0; 7], extra: &[] };
+    let short = CodecError::PartLength { part: "offsets", got: 7, expected: 8 };
+    assert_eq!(check(&encoding, &info, parts, 2), Err(short.clone()));
+    assert_eq!(short.to_string(), "offsets have 7 bytes, expected 8");
+    let too_large = check(&encoding, &info, parts, u64::MAX).expect_err("no file holds so many rows");
+    assert_eq!(too_large, CodecError::TooLarge { first: 0, count: u64::MAX });
+    assert!(too_large.to_string().contains("more than memory can hold"));
+
+    let mut out = [0.0; 31];
+    let parts = SlabParts { offsets: &[0; 8], ..parts };
+    let output = decode(&encoding, &info, parts, 1, 1, &mut Vec::new(), &mut out).expect_err("31 is not 32");
+    assert_eq!(output, CodecError::OutputLength { got: 31, expected: 32 });
+    assert_eq!(output.to_string(), "the output holds 31 values, expected 32");
+}
+
+#[test]
+fn raw_slabs_have_codes_only() {
+    let info = tensor(&[3], DType::F16);
+    let parts = SlabParts { codes: &[0; 6], ..SlabParts::default() };
+    assert_eq!(check(&Encoding::Raw, &info, parts, 3), Ok(()));
+    let extra = SlabParts { extra: &[1], ..parts };
+    let refused = CodecError::PartLength { part: "extra", got: 1, expected: 0 };
+    assert_eq!(check(&Encoding::Raw, &info, extra, 3), Err(refused));
+    assert_eq!(encoded_bytes(&info, &Encoding::Raw), 6);
+}
+
+#[test]
+fn sizes_of_absurd_tensors_saturate() {
+    let info = tensor(&[1 << 62, 1], DType::U8);
+    assert_eq!(encoded_bytes(&info, &affine(5, 0, OffsetKind::F16)), u64::MAX);
+    let empty = tensor(&[4, 0], DType::F32);
+    let encoding = affine(0, 128, OffsetKind::ZeroPoint);
+    assert_eq!(encoded_bytes(&empty, &encoding), 0);
+    assert_eq!(decode(&encoding, &empty, SlabParts::default(), 4, 0, &mut Vec::new(), &mut []), Ok(()));
+}

@@ -1,0 +1,5 @@
+//! Tests of the codecs through their public functions.
+
+mod affine;
+mod damage;
+mod element;

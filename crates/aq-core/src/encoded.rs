@@ -1,0 +1,193 @@
+//! Encoded rows, and how they are cut into slabs.
+
+use crate::{BitWidth, GroupSize, TensorInfo};
+
+/// How the offset of an affine group is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OffsetKind {
+    /// An integer zero point, packed at the width of the codes: `w = scale * (code - zero)`.
+    ZeroPoint,
+    /// An f16 offset: `w = scale * code + offset`.
+    F16,
+}
+
+/// Parameters of the `affine` codec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AffineEncoding {
+    /// Bits of one code.
+    pub bits: BitWidth,
+    /// Weights that share a scale.
+    pub group_size: GroupSize,
+    /// How offsets are stored.
+    pub offset: OffsetKind,
+}
+
+/// How the values of a tensor are stored: one codec with its parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// The source bytes as they are. Its "rows" are single elements.
+    Raw,
+    /// Group-wise scale and offset.
+    Affine(AffineEncoding),
+}
+
+impl Encoding {
+    /// Name of the codec in files.
+    pub fn codec(&self) -> &'static str {
+        match self {
+            Encoding::Raw => "raw",
+            Encoding::Affine(_) => "affine",
+        }
+    }
+
+    /// Rows of the tensor under this encoding: matrix rows, or elements for `raw`.
+    pub fn rows(&self, info: &TensorInfo) -> u64 {
+        match self {
+            Encoding::Raw => info.elements(),
+            Encoding::Affine(_) => info.rows(),
+        }
+    }
+
+    /// Weights of one such row.
+    pub fn cols(&self, info: &TensorInfo) -> u64 {
+        match self {
+            Encoding::Raw => 1,
+            Encoding::Affine(_) => info.cols(),
+        }
+    }
+}
+
+/// A tensor with the way it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredTensor {
+    /// Name, shape and the element type it had in the source.
+    pub info: TensorInfo,
+    /// How its values are stored.
+    pub encoding: Encoding,
+}
+
+/// Weights of one slab, except that a slab holds at least one row.
+pub const SLAB_WEIGHTS: u64 = 1 << 20;
+
+/// The longest row that is quantized, in weights; tensors of longer rows are kept.
+pub const MAX_ROW_WEIGHTS: u64 = 1 << 22;
+
+/// Rows of a full slab: a function of shape and codec only, at least 1, at most 4 MiB of codes.
+///
+/// A slab is the unit of the file and of the work: [`SLAB_WEIGHTS`] weights, or one row when a row is longer.
+///
+/// ```
+/// use aq_core::{DType, Encoding, TensorInfo, slab_rows};
+/// let info = TensorInfo::new("w", vec![4096, 1000], DType::F32)?;
+/// assert_eq!(slab_rows(&info, &Encoding::Raw), 1 << 20);
+/// # Ok::<(), aq_core::CoreError>(())
+/// ```
+pub fn slab_rows(info: &TensorInfo, encoding: &Encoding) -> u64 {
+    match encoding {
+        Encoding::Raw => ((4 << 20) / info.dtype().size() as u64).min(SLAB_WEIGHTS),
+        Encoding::Affine(_) => (SLAB_WEIGHTS / info.cols().max(1)).max(1),
+    }
+}
+
+/// Slabs of the tensor; a tensor without elements has one empty slab.
+pub fn slab_count(info: &TensorInfo, encoding: &Encoding) -> u64 {
+    encoding.rows(info).div_ceil(slab_rows(info, encoding)).max(1)
+}
+
+/// First row and number of rows of slab `index`.
+pub fn slab_range(info: &TensorInfo, encoding: &Encoding, index: u64) -> (u64, u64) {
+    let (rows, step) = (encoding.rows(info), slab_rows(info, encoding));
+    let start = (index * step).min(rows);
+    (start, step.min(rows - start))
+}
+
+/// Rows of one tensor in their encoded form, appended row by row; a reusable buffer.
+///
+/// For `affine`: `codes` holds `packed_len(cols)` bytes a row; `scales` one little-endian f16 a group; `offsets` one f16 a
+/// group or the row's packed zero points; `extra` one signed byte a row, the power of two its scales and offsets
+/// are multiplied by. For `raw` only `codes` is used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EncodedRows {
+    /// Rows appended so far.
+    pub row_count: u64,
+    /// Packed codes, or source bytes for `raw`.
+    pub codes: Vec<u8>,
+    /// Scales.
+    pub scales: Vec<u8>,
+    /// Offsets or zero points.
+    pub offsets: Vec<u8>,
+    /// What else the codec needs.
+    pub extra: Vec<u8>,
+}
+
+impl EncodedRows {
+    /// Empties the buffers and keeps their memory.
+    pub fn clear(&mut self) {
+        self.row_count = 0;
+        for buffer in [&mut self.codes, &mut self.scales, &mut self.offsets, &mut self.extra] {
+            buffer.clear();
+        }
+    }
+
+    /// Bytes of all parts.
+    pub fn bytes(&self) -> u64 {
+        (self.codes.len() + self.scales.len() + self.offsets.len() + self.extra.len()) as u64
+    }
+
+    /// The parts, borrowed.
+    pub fn parts(&self) -> SlabParts<'_> {
+        SlabParts { codes: &self.codes, scales: &self.scales, offsets: &self.offsets, extra: &self.extra }
+    }
+}
+
+/// The stored parts of a slab, borrowed from a buffer or a memory map. See [`EncodedRows`] for what they hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SlabParts<'a> {
+    /// Packed codes, or source bytes for `raw`.
+    pub codes: &'a [u8],
+    /// Scales.
+    pub scales: &'a [u8],
+    /// Offsets or zero points.
+    pub offsets: &'a [u8],
+    /// What else the codec needs; empty when every row's value is 0.
+    pub extra: &'a [u8],
+}
+
+/// One finished slab on its way to a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedSlab {
+    /// Index of its tensor in the output.
+    pub tensor: usize,
+    /// First row.
+    pub row_start: u64,
+    /// Its rows.
+    pub rows: EncodedRows,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+
+    #[test]
+    fn slabs_cover_every_row_once() {
+        let affine = Encoding::Affine(AffineEncoding {
+            bits: BitWidth::ALL[0],
+            group_size: GroupSize::ROW,
+            offset: OffsetKind::F16,
+        });
+        for shape in [vec![], vec![0], vec![7], vec![3, 1 << 21], vec![5000, 1152], vec![2, 0], vec![9 << 20]]
+        {
+            let info = TensorInfo::new("t", shape, DType::F64).expect("a small shape");
+            for encoding in [Encoding::Raw, affine] {
+                let mut next = 0;
+                for i in 0..slab_count(&info, &encoding) {
+                    let (start, count) = slab_range(&info, &encoding, i);
+                    assert_eq!(start, next);
+                    next += count;
+                }
+                assert_eq!(next, encoding.rows(&info));
+            }
+        }
+    }
+}

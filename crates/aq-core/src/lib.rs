@@ -1,0 +1,29 @@
+//! Shared vocabulary of ArrowQuant: what a tensor, a plan, a strategy and encoded rows are.
+//!
+//! Nothing here touches files, threads or SIMD. Every other crate speaks in these types:
+//!
+//! - [`TensorInfo`] and [`DType`] describe a tensor as it lies in a source file;
+//! - [`BitWidth`] and [`GroupSize`] are numbers that were checked once and stay valid;
+//! - [`LayerPlan`], [`Decision`] and [`Plan`] say what happens to each tensor;
+//! - [`QuantStrategy`] and [`RowQuantizer`] turn rows of weights into [`EncodedRows`];
+//! - [`Encoding`] and [`slab_rows`] say how encoded rows are cut into the slabs of a file.
+#![forbid(unsafe_code)]
+
+mod bits;
+mod dtype;
+mod encoded;
+mod error;
+mod plan;
+mod strategy;
+mod tensor;
+
+pub use bits::{BitWidth, GroupSize};
+pub use dtype::DType;
+pub use encoded::{
+    AffineEncoding, EncodedRows, EncodedSlab, Encoding, MAX_ROW_WEIGHTS, OffsetKind, SLAB_WEIGHTS, SlabParts,
+    StoredTensor, slab_count, slab_range, slab_rows,
+};
+pub use error::{CoreError, StrategyError};
+pub use plan::{Decision, LayerPlan, Plan, PlannedTensor, StrategyId};
+pub use strategy::{Estimate, LayerInputs, LayerStats, QuantStrategy, RowData, RowQuantizer, Rows, Scratch};
+pub use tensor::TensorInfo;

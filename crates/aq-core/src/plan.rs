@@ -1,0 +1,70 @@
+//! What happens to each tensor of a model.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{BitWidth, GroupSize, TensorInfo};
+
+/// Stable name of a strategy, written to files: `minmax`, `ls`, or `crate.name` for one from elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StrategyId(String);
+
+impl StrategyId {
+    /// Takes the name as it is.
+    pub fn new(id: impl Into<String>) -> Self {
+        Self(id.into())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for StrategyId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How one layer is quantized.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerPlan {
+    /// Strategy that decides the parameters.
+    pub method: StrategyId,
+    /// Bits of one code.
+    pub bits: BitWidth,
+    /// Weights that share a scale.
+    pub group_size: GroupSize,
+    /// Whether one factor per output row removes the shrinkage of the grid.
+    pub gain: bool,
+}
+
+/// What happens to one tensor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "decision", rename_all = "snake_case")]
+pub enum Decision {
+    /// Quantize it.
+    Quantize(LayerPlan),
+    /// Keep it as it is.
+    Keep {
+        /// Why, in a few words for the report.
+        reason: String,
+    },
+}
+
+/// A tensor and its decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedTensor {
+    /// The tensor as it lies in the source.
+    pub info: TensorInfo,
+    /// What happens to it.
+    pub decision: Decision,
+}
+
+/// Every tensor of the output, in the order of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Plan {
+    /// Tensors in output order.
+    pub tensors: Vec<PlannedTensor>,
+}

@@ -1,0 +1,150 @@
+//! Compares two models tensor by tensor.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aq_core::{Encoding, StoredTensor};
+use aq_io::{Access, IoError, Source};
+use aq_kernels::metric::Comparison;
+use rayon::prelude::*;
+use serde_json::{Value, json};
+
+use crate::report::{bits_per_weight, finite};
+use crate::weights::WeightReader;
+use crate::{EngineError, Result};
+
+/// The error of one tensor.
+#[derive(Debug, Clone)]
+pub struct TensorComparison {
+    /// The tensor as stored in the second model.
+    pub stored: StoredTensor,
+    /// First against second.
+    pub comparison: Comparison,
+}
+
+/// The error of a model against another.
+#[derive(Debug, Clone)]
+pub struct ModelComparison {
+    /// Tensors that both have, in the order of the second.
+    pub tensors: Vec<TensorComparison>,
+    /// Names that only one of them has.
+    pub only_in_one: Vec<String>,
+    /// Bytes of the second model's files for each of its weights.
+    pub bits_per_weight: f64,
+}
+
+/// Weights compared at a time.
+const CHUNK: u64 = 1 << 16;
+
+/// Compares every floating-point tensor of `quantized` with the one of that name in `original`. Both may have any format we read.
+///
+/// # Errors
+/// When a file cannot be read, a shape differs, or the models share no tensor.
+pub fn compare(original: &Path, quantized: &Path, cancel: &AtomicBool) -> Result<ModelComparison> {
+    let (a, b) = (aq_io::open(original, Access::Positioned)?, aq_io::open(quantized, Access::Positioned)?);
+    let index: HashMap<&str, usize> =
+        a.tensors().iter().enumerate().map(|(i, t)| (t.info.name(), i)).collect();
+    let in_b: std::collections::HashSet<&str> = b.tensors().iter().map(|t| t.info.name()).collect();
+    let names_a = a.tensors().iter().map(|t| t.info.name()).filter(|n| !in_b.contains(n));
+    let names_b = b.tensors().iter().map(|t| t.info.name()).filter(|n| !index.contains_key(n));
+    let only_in_one = names_a.chain(names_b).map(str::to_string).collect();
+    let pairs: Vec<(usize, usize)> = b
+        .tensors()
+        .iter()
+        .enumerate()
+        .filter(|(_, t)| t.info.dtype().is_float())
+        .filter_map(|(j, t)| index.get(t.info.name()).map(|&i| (i, j)))
+        .collect();
+    if pairs.is_empty() {
+        let reason = format!("shares no floating-point tensor with {}", original.display());
+        return Err(IoError::unsupported(quantized, reason).into());
+    }
+    let one = |&(i, j): &(usize, usize)| {
+        let stored = b.tensors()[j].clone();
+        let comparison = compare_tensor(&*a, i, &*b, j, cancel)?;
+        Ok(TensorComparison { stored, comparison })
+    };
+    let tensors = pairs.par_iter().map(one).collect::<Result<Vec<_>>>()?;
+    let params = b.tensors().iter().map(|t| t.info.elements()).sum();
+    Ok(ModelComparison { tensors, only_in_one, bits_per_weight: bits_per_weight(path_bytes(quantized), params) })
+}
+
+/// Compares tensor `i` of `a` with tensor `j` of `b`, row by row as the quantizer does.
+pub(crate) fn compare_tensor(
+    a: &dyn Source,
+    i: usize,
+    b: &dyn Source,
+    j: usize,
+    cancel: &AtomicBool,
+) -> Result<Comparison> {
+    let (x, y) = (&a.tensors()[i].info, &b.tensors()[j].info);
+    if x.shape() != y.shape() {
+        let reason = format!("has shape {:?}, but {:?} in {}", y.shape(), x.shape(), a.path().display());
+        return Err(IoError::tensor(b.path(), y.name(), reason).into());
+    }
+    let cols = x.cols().max(1);
+    let step = (CHUNK / cols).max(1) * cols;
+    let (mut read_a, mut read_b) = (WeightReader::default(), WeightReader::default());
+    let mut total = Comparison::default();
+    for start in (0..x.elements()).step_by(step as usize) {
+        if cancel.load(Ordering::Relaxed) {
+            return Err(EngineError::Interrupted);
+        }
+        let count = step.min(x.elements() - start) as usize;
+        let w = read_a.read(a, i, start, count)?;
+        let q = read_b.read(b, j, start, count)?;
+        for (w, q) in w.chunks(cols as usize).zip(q.chunks(cols as usize)) {
+            total.merge(&aq_kernels::metric::compare(w, q));
+        }
+    }
+    Ok(total)
+}
+
+/// Bytes of a file, or of all files of a folder of ours.
+fn path_bytes(path: &Path) -> u64 {
+    let Ok(meta) = std::fs::metadata(path) else { return 0 };
+    if meta.is_file() {
+        return meta.len();
+    }
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    entries.filter_map(|e| e.metadata().ok()).filter(std::fs::Metadata::is_file).map(|m| m.len()).sum()
+}
+
+impl ModelComparison {
+    /// The error over the concatenation of the quantized tensors; of all tensors when none is quantized.
+    pub fn global(&self) -> (Comparison, u64) {
+        let any = self.tensors.iter().any(|t| t.stored.encoding != Encoding::Raw);
+        let counted = self.tensors.iter().filter(|t| !any || t.stored.encoding != Encoding::Raw);
+        let (mut all, mut params) = (Comparison::default(), 0);
+        for tensor in counted {
+            all.merge(&tensor.comparison);
+            params += tensor.stored.info.elements();
+        }
+        (all, params)
+    }
+
+    /// The JSON object of `aq compare --json`.
+    pub fn json(&self) -> Value {
+        let (global, params) = self.global();
+        let tensors: Vec<Value> = self
+            .tensors
+            .iter()
+            .map(|t| {
+                json!({
+                    "name": t.stored.info.name(), "shape": t.stored.info.shape(), "params": t.stored.info.elements(),
+                    "codec": t.stored.encoding.codec(),
+                    "cosine": t.comparison.cosine(), "relative_mse": finite(t.comparison.relative_mse()),
+                    "max_abs": t.comparison.max_abs, "output_error": null,
+                })
+            })
+            .collect();
+        json!({
+            "schema": "aq.compare/1",
+            "tensors": tensors,
+            "global": {"cosine": global.cosine(), "relative_mse": finite(global.relative_mse()), "params": params,
+                       "bits_per_weight": self.bits_per_weight},
+            "only_in_one": self.only_in_one,
+        })
+    }
+}

@@ -1,0 +1,47 @@
+//! Says what is in a file.
+
+use std::path::Path;
+
+use aq_core::Encoding;
+use aq_io::{Access, Source};
+use serde_json::{Value, json};
+
+use crate::Result;
+
+/// Opens any file or folder we read, headers only.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn inspect(path: &Path) -> Result<Box<dyn Source>> {
+    Ok(aq_io::open(path, Access::Positioned)?)
+}
+
+/// The JSON object of `aq inspect --json`.
+pub fn inspect_json(source: &dyn Source) -> Value {
+    let tensors: Vec<Value> = source
+        .tensors()
+        .iter()
+        .enumerate()
+        .map(|(i, t)| {
+            let mut row = json!({"name": t.info.name(), "shape": t.info.shape()});
+            match t.encoding {
+                Encoding::Raw => {
+                    row["dtype"] = json!(t.info.dtype());
+                    row["bits"] = json!(t.info.dtype().size() * 8);
+                    row["group_size"] = Value::Null;
+                }
+                Encoding::Affine(e) => {
+                    row["codec"] = json!(t.encoding.codec());
+                    row["src_dtype"] = json!(t.info.dtype());
+                    row["bits"] = json!(e.bits);
+                    row["group_size"] = json!(e.group_size);
+                }
+            }
+            row["bytes"] = json!(source.stored_bytes(i));
+            row
+        })
+        .collect();
+    json!({
+        "schema": "aq.inspect/1", "format": source.format().name(), "metadata": source.metadata(), "tensors": tensors,
+    })
+}

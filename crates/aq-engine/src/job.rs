@@ -1,0 +1,166 @@
+//! Raw options become a checked [`Job`]; nothing after this checks them again.
+
+use std::path::PathBuf;
+
+use aq_core::{BitWidth, GroupSize, StrategyId};
+use aq_io::OutputFormat;
+use serde_json::{Value, json};
+
+use crate::profile::Profile;
+use crate::registry::Registry;
+use crate::{EngineError, Result, Rule, parse_size};
+
+/// Options as a user gives them; everything but the input may be left out.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs, reason = "each field is the command-line option of the same name; see `aq quantize --help`")]
+pub struct JobOptions {
+    pub input: PathBuf,
+    pub output: Option<PathBuf>,
+    pub format: Option<String>,
+    pub components: Vec<String>,
+    pub bits: Option<u8>,
+    pub group_size: Option<u32>,
+    pub method: Option<String>,
+    pub profile: Option<String>,
+    pub calibration: Option<PathBuf>,
+    pub tensor_types: Vec<String>,
+    pub gain: Option<bool>,
+    pub threads: Option<usize>,
+    pub memory_limit: Option<String>,
+    pub block_size: Option<String>,
+    pub streaming: bool,
+    pub force: bool,
+    pub resume: bool,
+    pub allow_requantize: bool,
+    pub seed: Option<u64>,
+}
+
+/// A checked job: from here on no option is invalid.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The model.
+    pub input: PathBuf,
+    /// Destination and its format; `None` for a plan only.
+    pub output: Option<(PathBuf, OutputFormat)>,
+    /// Components of a pipeline to quantize; empty for the default ones.
+    pub components: Vec<String>,
+    /// The preset that filled what was not given.
+    pub profile: Profile,
+    /// Bits of a code.
+    pub bits: BitWidth,
+    /// Weights that share a scale.
+    pub group_size: GroupSize,
+    /// Strategy; `None` for the best there is at each width.
+    pub method: Option<StrategyId>,
+    /// Per-row gain correction.
+    pub gain: bool,
+    /// Per-tensor rules, first match wins.
+    pub rules: Vec<Rule>,
+    /// Calibration samples.
+    pub calibration: Option<PathBuf>,
+    /// Worker threads, at least 1.
+    pub threads: usize,
+    /// Memory limit in bytes; `None` for half of what is free.
+    pub memory_limit: Option<u64>,
+    /// Source bytes read at a time.
+    pub block_bytes: u64,
+    /// Positioned reads although memory would allow a map.
+    pub streaming: bool,
+    /// Replace an existing output.
+    pub force: bool,
+    /// Continue a folder output.
+    pub resume: bool,
+    /// Accept tensors that are quantized already.
+    pub allow_requantize: bool,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+/// Source bytes read at a time by default: they and their f32 form stay in a core's cache.
+const BLOCK_BYTES: u64 = 256 << 10;
+
+impl Job {
+    /// Checks `options` against `registry` and fills in what is missing from the profile.
+    ///
+    /// # Errors
+    /// [`EngineError::Config`] for a malformed value, [`EngineError::Usage`] for a combination that makes no sense.
+    pub fn new(options: JobOptions, registry: &Registry) -> Result<Self> {
+        let profile = Profile::named(options.profile.as_deref().unwrap_or("local"))?;
+        let bits = match options.bits {
+            Some(bits) => BitWidth::new(bits).map_err(config)?,
+            None => profile.bits(),
+        };
+        let group_size = match options.group_size {
+            Some(size) => GroupSize::new(size).map_err(config)?,
+            None => profile.group_size(),
+        };
+        let method = options.method.map(|m| registry.resolve(&m)).transpose()?;
+        let rules: Vec<Rule> = options.tensor_types.iter().map(|t| Rule::parse(t)).collect::<Result<_>>()?;
+        for rule in &rules {
+            if let crate::RuleSpec::Quantize { method: Some(m), .. } = rule.spec() {
+                registry.resolve(m)?;
+            }
+        }
+        let output = match options.output {
+            Some(path) => {
+                let format = match &options.format {
+                    Some(name) => OutputFormat::from_name(name).ok_or_else(|| {
+                        EngineError::Config(format!("unknown format {name:?}; use parquet, arrow or folder"))
+                    })?,
+                    None => OutputFormat::from_path(&path)?,
+                };
+                Some((path, format))
+            }
+            None => None,
+        };
+        if options.resume && !matches!(output, Some((_, OutputFormat::Folder))) {
+            return Err(EngineError::Usage("--resume continues a folder output only".into()));
+        }
+        let threads = options.threads.unwrap_or_else(default_threads);
+        if threads == 0 || threads > 1024 {
+            return Err(EngineError::Config(format!("threads {threads} is not between 1 and 1024")));
+        }
+        Ok(Self {
+            input: options.input,
+            output,
+            components: options.components,
+            profile,
+            bits,
+            group_size,
+            method,
+            gain: options.gain.unwrap_or(true),
+            rules,
+            calibration: options.calibration,
+            threads,
+            memory_limit: options.memory_limit.as_deref().map(parse_size).transpose()?,
+            block_bytes: options.block_size.as_deref().map(parse_size).transpose()?.unwrap_or(BLOCK_BYTES),
+            streaming: options.streaming,
+            force: options.force,
+            resume: options.resume,
+            allow_requantize: options.allow_requantize,
+            seed: options.seed.unwrap_or(0),
+        })
+    }
+
+    /// The settings that decide the output's bytes, for reports and file metadata.
+    pub fn settings(&self) -> Value {
+        json!({
+            "profile": self.profile.name(),
+            "bits": self.bits,
+            "group_size": self.group_size,
+            "method": self.method,
+            "gain": self.gain,
+            "tensor_type": self.rules.iter().map(Rule::text).collect::<Vec<_>>(),
+            "calibrated": self.calibration.is_some(),
+            "seed": self.seed,
+        })
+    }
+}
+
+fn config(error: aq_core::CoreError) -> EngineError {
+    EngineError::Config(error.to_string())
+}
+
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

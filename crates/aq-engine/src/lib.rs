@@ -1,0 +1,51 @@
+//! The ArrowQuant job: options are checked, a plan is made, every row block is encoded, the result is read back and moved into
+//! place, and a report says what it cost.
+//!
+//! Start at [`run()`]: it does all of that in order. [`Job::new`] checks the options; `blocks.rs` is the one loop.
+#![forbid(unsafe_code)]
+
+pub mod architecture;
+mod blocks;
+mod calibration;
+mod compare;
+mod config;
+mod convert;
+mod error;
+mod input;
+mod inspect;
+mod job;
+mod memory;
+mod metadata;
+mod pipeline;
+mod plan;
+mod profile;
+mod progress;
+mod registry;
+mod report;
+mod rules;
+mod run;
+mod size;
+mod slab;
+mod tasks;
+mod verify;
+mod weights;
+
+pub use aq_core;
+pub use aq_io::{Format, OutputFormat, Source};
+pub use aq_kernels::level as simd_level;
+
+pub use compare::{ModelComparison, TensorComparison, compare};
+pub use config::read_config;
+pub use convert::{convert, dequantize};
+pub use error::{EngineError, Result};
+pub use inspect::{inspect, inspect_json};
+pub use job::{Job, JobOptions};
+pub use plan::{ModelPlan, make_plan, plan_json};
+pub use profile::Profile;
+pub use progress::{Progress, Silent};
+pub use registry::Registry;
+pub use report::{Fallback, Report, TensorReport};
+pub use rules::{Rule, RuleSpec};
+pub use run::{open_for_plan, run};
+pub use size::{format_size, parse_size};
+pub use verify::{Verified, verify};

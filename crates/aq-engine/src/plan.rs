@@ -1,0 +1,160 @@
+//! Decides what happens to each tensor.
+
+use std::path::Path;
+
+use aq_core::{Decision, Encoding, LayerPlan, LayerStats, Plan, PlannedTensor, StoredTensor, StrategyId, TensorInfo};
+use serde_json::{Value, json};
+
+use crate::architecture::{self, Architecture};
+use crate::registry::Registry;
+use crate::{EngineError, Job, Result, RuleSpec};
+
+/// The decisions for a model, with the architecture that was recognised.
+#[derive(Debug, Clone)]
+pub struct ModelPlan {
+    /// One entry a tensor, in source order.
+    pub plan: Plan,
+    /// The architecture whose skip list was used.
+    pub architecture: Option<&'static Architecture>,
+}
+
+/// Decides for every tensor: the first matching rule, else the architecture's skip list, else the generic rule.
+///
+/// # Errors
+/// [`EngineError::Config`] when a tensor that a rule names cannot be quantized, [`EngineError::Io`] when the model is
+/// quantized already and the job does not allow that.
+pub fn make_plan(path: &Path, tensors: &[StoredTensor], job: &Job, registry: &Registry) -> Result<ModelPlan> {
+    if !job.allow_requantize
+        && let Some(t) = tensors.iter().find(|t| t.encoding != Encoding::Raw)
+    {
+        let reason = format!(
+            "tensor {:?} is quantized already; --allow-requantize quantizes it again, with more damage",
+            t.info.name()
+        );
+        return Err(aq_io::IoError::unsupported(path, reason).into());
+    }
+    let architecture = architecture::detect(tensors.iter().map(|t| &t.info));
+    let params = tensors.iter().map(|t| t.info.elements()).sum();
+    let decide = |t: &StoredTensor| {
+        let decision = decide(&t.info, job, registry, architecture, params)?;
+        Ok(PlannedTensor { info: t.info.clone(), decision })
+    };
+    Ok(ModelPlan {
+        plan: Plan { tensors: tensors.iter().map(decide).collect::<Result<_>>()? },
+        architecture,
+    })
+}
+
+fn decide(
+    info: &TensorInfo,
+    job: &Job,
+    registry: &Registry,
+    architecture: Option<&Architecture>,
+    params: u64,
+) -> Result<Decision> {
+    let keep = |reason: &str| Ok(Decision::Keep { reason: reason.to_string() });
+    let rule = job.rules.iter().find(|r| r.matches(info.name()));
+    let (method, bits, group_size) = match rule.map(|r| r.spec()) {
+        Some(RuleSpec::Skip) => return keep("rule"),
+        Some(RuleSpec::Quantize { method, bits, group_size }) => {
+            if !info.dtype().is_float() || info.elements() == 0 || info.cols() > aq_core::MAX_ROW_WEIGHTS {
+                return keep("a rule asks for it, but it cannot be quantized");
+            }
+            let method = method.as_deref().map(|m| registry.resolve(m)).transpose()?;
+            (method, bits.unwrap_or(job.bits), group_size.unwrap_or(job.group_size))
+        }
+        None => {
+            if let Some(reason) = architecture::generic_reason(info) {
+                return Ok(Decision::Keep { reason });
+            }
+            if let Some(reason) = architecture.and_then(|a| a.skip_reason(info, params)) {
+                return keep(reason);
+            }
+            (None, job.bits, job.group_size)
+        }
+    };
+    let method = method.or_else(|| job.method.clone()).unwrap_or_else(|| registry.default_for(bits));
+    let supported = registry.get(&method).is_some_and(|s| s.supports(info));
+    if !supported {
+        return Ok(Decision::Keep { reason: format!("{method} does not support it") });
+    }
+    Ok(Decision::Quantize(LayerPlan { method, bits, group_size, gain: job.gain }))
+}
+
+/// How `decision` would store a tensor and its bytes.
+pub(crate) fn estimate(
+    stored: &StoredTensor,
+    decision: &Decision,
+    registry: &Registry,
+) -> Result<(Encoding, u64)> {
+    match decision {
+        Decision::Keep { .. } => {
+            let bytes = aq_codec::encoded_bytes(&stored.info, &stored.encoding);
+            Ok((stored.encoding, bytes))
+        }
+        Decision::Quantize(plan) => {
+            let strategy = strategy(registry, &plan.method)?;
+            let estimate = strategy.estimate(&stored.info, &LayerStats::default(), plan);
+            Ok((estimate.encoding, estimate.bytes))
+        }
+    }
+}
+
+pub(crate) fn strategy<'a>(
+    registry: &'a Registry,
+    id: &StrategyId,
+) -> Result<&'a dyn aq_core::QuantStrategy> {
+    registry.get(id).ok_or_else(|| EngineError::Config(format!("unknown method {:?}", id.as_str())))
+}
+
+/// The plan as the JSON object of `aq plan --json`.
+///
+/// # Errors
+/// When a method of the plan is not registered.
+pub fn plan_json(model: &ModelPlan, tensors: &[StoredTensor], registry: &Registry) -> Result<Value> {
+    let (mut layers, mut jobs) = (Vec::new(), Vec::new());
+    let (mut bytes, mut params) = (0u64, 0u64);
+    for (stored, planned) in tensors.iter().zip(&model.plan.tensors) {
+        let (encoding, estimate) = estimate(stored, &planned.decision, registry)?;
+        bytes += estimate;
+        params += stored.info.elements();
+        let mut layer = json!({
+            "name": stored.info.name(), "shape": stored.info.shape(), "decision": "keep", "method": null,
+            "bits": null, "group_size": null, "bytes_estimate": estimate, "reason": null,
+        });
+        match &planned.decision {
+            Decision::Keep { reason } => layer["reason"] = json!(reason),
+            Decision::Quantize(plan) => {
+                layer["decision"] = json!("quantize");
+                layer["method"] = json!(plan.method);
+                layer["bits"] = json!(plan.bits);
+                layer["group_size"] = json!(plan.group_size);
+            }
+        }
+        layers.push(layer);
+        jobs.extend(slab_jobs(stored, &encoding, jobs.len()));
+    }
+    Ok(json!({
+        "schema": "aq.plan/1",
+        "architecture": model.architecture.map(Architecture::id),
+        "layers": layers,
+        "bytes_estimate": bytes,
+        "bits_per_weight_estimate": bytes as f64 * 8.0 / params.max(1) as f64,
+        "jobs": jobs,
+    }))
+}
+
+/// One job a slab: the unit that workers and machines share.
+fn slab_jobs(stored: &StoredTensor, encoding: &Encoding, first_id: usize) -> Vec<Value> {
+    let info = &stored.info;
+    (0..aq_core::slab_count(info, encoding))
+        .map(|slab| {
+            let (row_start, row_count) = aq_core::slab_range(info, encoding, slab);
+            let bytes = row_count * encoding.cols(info) * info.dtype().size() as u64;
+            json!({
+                "id": first_id + slab as usize, "tensor": info.name(), "row_start": row_start,
+                "row_count": row_count, "bytes_read": bytes,
+            })
+        })
+        .collect()
+}

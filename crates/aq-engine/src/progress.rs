@@ -1,0 +1,25 @@
+//! What a running job tells the outside.
+
+/// Receives the progress of a job, on the thread that writes the output. Every method does nothing by default.
+pub trait Progress {
+    /// Work begins: source bytes to read and tensors to write.
+    fn start(&mut self, _total_bytes: u64, _tensors: usize) {}
+
+    /// `source_bytes` more were read, encoded and written; `tensor` is the one being worked on.
+    fn advance(&mut self, _source_bytes: u64, _tensor: &str) {}
+
+    /// Something the user should know at once, in one sentence.
+    fn warn(&mut self, _message: &str) {}
+
+    /// The result is written and is being read back.
+    fn verifying(&mut self) {}
+
+    /// No more work.
+    fn finish(&mut self) {}
+}
+
+/// Says nothing.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Silent;
+
+impl Progress for Silent {}

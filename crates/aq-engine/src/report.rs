@@ -1,0 +1,184 @@
+//! What a job did: sizes, errors and decisions.
+
+use aq_core::{Decision, Encoding, PlannedTensor, StoredTensor};
+use aq_kernels::metric::Comparison;
+use serde_json::{Value, json};
+
+use crate::blocks::TensorQuality;
+
+/// One line of the report: a tensor, its sizes and its error.
+#[derive(Debug, Clone)]
+pub struct TensorReport {
+    /// Name, shape and source type.
+    pub stored: StoredTensor,
+    /// What was decided and why.
+    pub decision: Decision,
+    /// Bytes of codes and side data in the output.
+    pub bytes: u64,
+    /// Source weights against decoded ones; all zero for a kept tensor.
+    pub comparison: Comparison,
+}
+
+impl TensorReport {
+    pub(crate) fn new(planned: &PlannedTensor, stored: &StoredTensor, quality: &TensorQuality) -> Self {
+        Self {
+            stored: stored.clone(),
+            decision: planned.decision.clone(),
+            bytes: quality.bytes,
+            comparison: quality.comparison,
+        }
+    }
+
+    /// Whether it was quantized.
+    pub fn is_quantized(&self) -> bool {
+        matches!(self.decision, Decision::Quantize(_))
+    }
+
+    /// Bits of the output for each weight, side data included.
+    pub fn bits_per_weight(&self) -> f64 {
+        bits_per_weight(self.bytes, self.stored.info.elements())
+    }
+
+    /// Slope of the decoded on the source weights, `sum(w q) / sum(w w)`; 1 for weights that are all zero.
+    pub fn slope(&self) -> f64 {
+        if self.comparison.aa == 0.0 { 1.0 } else { self.comparison.dot / self.comparison.aa }
+    }
+
+    fn json(&self) -> Value {
+        let info = &self.stored.info;
+        let (mut method, mut kept) = (Value::Null, Value::Null);
+        match &self.decision {
+            Decision::Quantize(plan) => method = json!(plan.method),
+            Decision::Keep { reason } => kept = json!(reason),
+        }
+        let (bits, group) = match self.stored.encoding {
+            Encoding::Raw => (info.dtype().size() as u32 * 8, Value::Null),
+            Encoding::Affine(e) => (e.bits.get().into(), json!(e.group_size)),
+        };
+        let measured = self.is_quantized();
+        json!({
+            "name": info.name(), "shape": info.shape(), "src_dtype": info.dtype(),
+            "codec": self.stored.encoding.codec(), "method": method, "bits": bits, "group_size": group,
+            "params": info.elements(), "bytes": self.bytes, "bits_per_weight": self.bits_per_weight(),
+            "cosine": measured.then(|| self.comparison.cosine()),
+            "relative_mse": measured.then(|| finite(self.comparison.relative_mse())),
+            "slope": measured.then(|| self.slope()),
+            "output_error": null, "kept_reason": kept,
+        })
+    }
+}
+
+/// A step down that the engine took by itself.
+#[derive(Debug, Clone)]
+pub struct Fallback {
+    /// Tensor, or `None` for the whole job.
+    pub tensor: Option<String>,
+    /// What was wanted.
+    pub from: String,
+    /// What was done.
+    pub to: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a job did.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Input path as given.
+    pub input: String,
+    /// Bytes of its tensors.
+    pub input_bytes: u64,
+    /// Recognised architecture.
+    pub architecture: Option<String>,
+    /// Output path as given.
+    pub output: String,
+    /// Its format.
+    pub format: String,
+    /// Bytes of all output files.
+    pub output_bytes: u64,
+    /// The settings that decided the output.
+    pub settings: Value,
+    /// SIMD level in use.
+    pub simd: &'static str,
+    /// Worker threads.
+    pub threads: usize,
+    /// Wall time, in seconds.
+    pub elapsed_s: f64,
+    /// Largest resident memory of the process, in bytes.
+    pub peak_rss_bytes: u64,
+    /// Steps down.
+    pub fallbacks: Vec<Fallback>,
+    /// Every tensor, in output order.
+    pub tensors: Vec<TensorReport>,
+}
+
+impl Report {
+    /// Elements of all tensors.
+    pub fn params(&self) -> u64 {
+        self.tensors.iter().map(|t| t.stored.info.elements()).sum()
+    }
+
+    /// The tensors that were quantized.
+    pub fn quantized(&self) -> impl Iterator<Item = &TensorReport> {
+        self.tensors.iter().filter(|t| t.is_quantized())
+    }
+
+    /// The error over the concatenation of all quantized tensors.
+    pub fn global(&self) -> Comparison {
+        let mut all = Comparison::default();
+        self.quantized().for_each(|t| all.merge(&t.comparison));
+        all
+    }
+
+    /// Bits of the output for each weight of the model: every byte of the output counts.
+    pub fn bits_per_weight(&self) -> f64 {
+        bits_per_weight(self.output_bytes, self.params())
+    }
+
+    /// Tensors, weights and bytes of the quantized part.
+    pub fn quantized_totals(&self) -> (u64, u64, u64) {
+        self.quantized().fold((0, 0, 0), |(n, params, bytes), t| {
+            (n + 1, params + t.stored.info.elements(), bytes + t.bytes)
+        })
+    }
+
+    /// The JSON object of `aq quantize --json`.
+    pub fn json(&self) -> Value {
+        let (tensors, params, bytes) = self.quantized_totals();
+        let cosines: Vec<f64> = self.quantized().map(|t| t.comparison.cosine()).collect();
+        let any = !cosines.is_empty();
+        let mean = cosines.iter().sum::<f64>() / cosines.len().max(1) as f64;
+        let min = cosines.iter().copied().fold(1.0, f64::min);
+        let global = self.global();
+        json!({
+            "schema": "aq.quantize/1",
+            "version": env!("CARGO_PKG_VERSION"),
+            "input": {"path": self.input, "bytes": self.input_bytes, "tensors": self.tensors.len(), "params": self.params(),
+                      "architecture": self.architecture},
+            "output": {"path": self.output, "format": self.format, "bytes": self.output_bytes,
+                       "bits_per_weight": self.bits_per_weight()},
+            "quantized": {"tensors": tensors, "params": params, "bytes": bytes,
+                          "bits_per_weight": bits_per_weight(bytes, params)},
+            "settings": self.settings, "simd": self.simd, "threads": self.threads,
+            "elapsed_s": self.elapsed_s, "params_per_s": self.params() as f64 / self.elapsed_s.max(1e-9),
+            "peak_rss_bytes": self.peak_rss_bytes,
+            "weight": {"cosine_mean": any.then_some(mean), "cosine_min": any.then_some(min),
+                       "cosine_global": any.then(|| global.cosine()),
+                       "relative_mse_global": any.then(|| finite(global.relative_mse()))},
+            "output_error": null,
+            "fallbacks": self.fallbacks.iter().map(|f| json!({
+                "tensor": f.tensor, "from": f.from, "to": f.to, "reason": f.reason})).collect::<Vec<_>>(),
+            "tensors": self.tensors.iter().map(TensorReport::json).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// Bits for each of `params` weights in `bytes` bytes; 0 when there are none.
+pub(crate) fn bits_per_weight(bytes: u64, params: u64) -> f64 {
+    if params == 0 { 0.0 } else { bytes as f64 * 8.0 / params as f64 }
+}
+
+/// JSON has no infinity: an infinite ratio becomes null.
+pub(crate) fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
+}

@@ -1,0 +1,232 @@
+//! Encodes one slab: reads its rows a block at a time, quantizes them and measures the damage.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aq_core::{
+    DType, EncodedRows, Encoding, LayerInputs, LayerPlan, LayerStats, QuantStrategy, RowData, RowQuantizer, Rows,
+    Scratch, StoredTensor,
+};
+use aq_io::Source;
+use aq_kernels::metric::Comparison;
+
+use crate::weights::WeightReader;
+use crate::{EngineError, Result};
+
+/// One tensor of the output and how its slabs are made.
+pub(crate) struct TensorTask<'a> {
+    /// The model and the index of the tensor in it.
+    pub(crate) source: &'a dyn Source,
+    /// Index in the source.
+    pub(crate) index: usize,
+    /// Index in the output.
+    pub(crate) output_index: usize,
+    /// How it is stored in the output.
+    pub(crate) stored: StoredTensor,
+    /// Number of slabs.
+    pub(crate) slabs: u64,
+    /// What is done to its rows.
+    pub(crate) work: Work<'a>,
+}
+
+/// What is done to the rows of a tensor.
+pub(crate) enum Work<'a> {
+    /// They are copied in the encoding they have.
+    Copy,
+    /// They are quantized.
+    Quantize(Layer<'a>),
+}
+
+/// A layer to quantize; what its rows share is prepared when the first worker needs it and dropped after the last slab.
+pub(crate) struct Layer<'a> {
+    pub(crate) strategy: &'a dyn QuantStrategy,
+    pub(crate) plan: &'a LayerPlan,
+    pub(crate) inputs: LayerInputs<'a>,
+    prepared: Mutex<Option<Arc<dyn RowQuantizer + 'a>>>,
+}
+
+impl<'a> Layer<'a> {
+    pub(crate) fn new(
+        strategy: &'a dyn QuantStrategy,
+        plan: &'a LayerPlan,
+        info: &'a aq_core::TensorInfo,
+        importance: Option<&'a [f32]>,
+    ) -> Self {
+        let inputs = LayerInputs { info, stats: LayerStats { importance } };
+        Self { strategy, plan, inputs, prepared: Mutex::new(None) }
+    }
+
+    fn quantizer(&self) -> Result<Arc<dyn RowQuantizer + 'a>> {
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(quantizer) = prepared.as_ref() {
+            return Ok(quantizer.clone());
+        }
+        let quantizer: Arc<dyn RowQuantizer + 'a> = self.strategy.prepare(&self.inputs, self.plan)?.into();
+        Ok(prepared.insert(quantizer).clone())
+    }
+}
+
+impl TensorTask<'_> {
+    /// Drops what the layer's rows shared.
+    pub(crate) fn release(&self) {
+        if let Work::Quantize(layer) = &self.work {
+            *layer.prepared.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    fn fail(&self, reason: String) -> EngineError {
+        let tensor = self.stored.info.name().to_string();
+        EngineError::Tensor { path: self.source.path().into(), tensor, reason }
+    }
+}
+
+/// An encoded slab with what was learned on the way.
+pub(crate) struct Encoded {
+    pub(crate) rows: EncodedRows,
+    pub(crate) comparison: Comparison,
+    pub(crate) non_finite: bool,
+    pub(crate) source_bytes: u64,
+}
+
+/// The buffers of one worker.
+pub(crate) struct SlabWorker {
+    block_bytes: u64,
+    reader: WeightReader,
+    weights: Vec<f32>,
+    decoded: Vec<f32>,
+    codes: Vec<u8>,
+    scratch: Scratch,
+}
+
+impl SlabWorker {
+    pub(crate) fn new(block_bytes: u64) -> Self {
+        Self {
+            block_bytes,
+            reader: WeightReader::default(),
+            weights: Vec::new(),
+            decoded: Vec::new(),
+            codes: Vec::new(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Encodes slab `slab` of `task` into `rows`, which is empty.
+    pub(crate) fn encode(
+        &mut self,
+        task: &TensorTask<'_>,
+        slab: u64,
+        rows: EncodedRows,
+        cancel: &AtomicBool,
+    ) -> Result<Encoded> {
+        match &task.work {
+            Work::Copy => self.copy(task, slab, rows),
+            Work::Quantize(layer) => self.quantize(task, layer, slab, rows, cancel),
+        }
+    }
+
+    fn copy(&mut self, task: &TensorTask<'_>, slab: u64, mut rows: EncodedRows) -> Result<Encoded> {
+        let info = &task.stored.info;
+        let (start, count) = aq_core::slab_range(info, &task.stored.encoding, slab);
+        let mut non_finite = false;
+        if task.stored.encoding == Encoding::Raw {
+            let size = info.dtype().size() as u64;
+            rows.codes.resize((count * size) as usize, 0);
+            task.source.read_bytes(task.index, start * size, &mut rows.codes)?;
+            non_finite = self.holds_non_finite(info.dtype(), &rows.codes)?;
+        } else {
+            let mut buffer = Vec::new();
+            let parts = task.source.read_slab(task.index, slab, &mut buffer)?;
+            rows.codes.extend_from_slice(parts.codes);
+            rows.scales.extend_from_slice(parts.scales);
+            rows.offsets.extend_from_slice(parts.offsets);
+            rows.extra.extend_from_slice(parts.extra);
+        }
+        rows.row_count = count;
+        let source_bytes = rows.bytes();
+        Ok(Encoded { rows, comparison: Comparison::default(), non_finite, source_bytes })
+    }
+
+    fn holds_non_finite(&mut self, dtype: DType, bytes: &[u8]) -> Result<bool> {
+        if !dtype.is_float() {
+            return Ok(false);
+        }
+        for block in bytes.chunks(1 << 16) {
+            self.weights.resize(block.len() / dtype.size(), 0.0);
+            aq_codec::bytes_to_f32(dtype, block, &mut self.weights)
+                .map_err(|e| EngineError::Internal(e.to_string()))?;
+            if aq_kernels::metric::first_non_finite(&self.weights).is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn quantize(
+        &mut self,
+        task: &TensorTask<'_>,
+        layer: &Layer<'_>,
+        slab: u64,
+        mut rows: EncodedRows,
+        cancel: &AtomicBool,
+    ) -> Result<Encoded> {
+        let (info, encoding) = (&task.stored.info, &task.stored.encoding);
+        let (start, count) = aq_core::slab_range(info, encoding, slab);
+        let row_bytes = (info.cols() * info.dtype().size() as u64).max(1);
+        let step = (self.block_bytes / row_bytes).clamp(1, count.max(1));
+        let quantizer = layer.quantizer()?;
+        let mut comparison = Comparison::default();
+        let mut done = 0;
+        while done < count {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(EngineError::Interrupted);
+            }
+            let n = step.min(count - done);
+            self.block(task, &*quantizer, start + done, n, done, &mut rows, &mut comparison)?;
+            done += n;
+        }
+        aq_codec::seal(&mut rows);
+        Ok(Encoded { rows, comparison, non_finite: false, source_bytes: count * row_bytes })
+    }
+
+    /// Quantizes `n` rows from `first` on, which are the rows from `in_slab` on of the slab.
+    #[allow(clippy::too_many_arguments, reason = "the coordinates of one block in tensor and slab")]
+    fn block(
+        &mut self,
+        task: &TensorTask<'_>,
+        quantizer: &dyn RowQuantizer,
+        first: u64,
+        n: u64,
+        in_slab: u64,
+        rows: &mut EncodedRows,
+        comparison: &mut Comparison,
+    ) -> Result<()> {
+        let info = &task.stored.info;
+        let cols = info.cols() as usize;
+        let weights = self.reader.read(task.source, task.index, first * cols as u64, n as usize * cols)?;
+        if let Some(at) = aq_kernels::metric::first_non_finite(weights) {
+            let what = if weights[at].is_nan() { "NaN" } else { "an infinite value" };
+            let (row, col) = (first + (at / cols) as u64, at % cols);
+            return Err(task.fail(format!("holds {what} at row {row}, column {col}; only finite weights can be quantized")));
+        }
+        let block = Rows { data: RowData::F32(weights), cols, first_row: first };
+        quantizer.quantize_rows(block, &mut self.scratch, rows)?;
+        if rows.row_count != in_slab + n {
+            return Err(EngineError::Internal(format!("a strategy gave {} rows of {}", rows.row_count, in_slab + n)));
+        }
+        self.decoded.resize(weights.len(), 0.0);
+        aq_codec::decode(
+            &task.stored.encoding,
+            info,
+            rows.parts(),
+            n,
+            in_slab,
+            &mut self.codes,
+            &mut self.decoded,
+        )
+        .map_err(|e| EngineError::Internal(e.to_string()))?;
+        for (w, q) in weights.chunks(cols).zip(self.decoded.chunks(cols)) {
+            comparison.merge(&aq_kernels::metric::compare(w, q));
+        }
+        Ok(())
+    }
+}

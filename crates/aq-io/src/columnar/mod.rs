@@ -1,0 +1,16 @@
+//! The two columnar formats: native Parquet and Arrow IPC. One row is one slab.
+//!
+//! Only this module names arrow2, parquet2 and the crates below them; none of their types leaves it. [`schema`] says what
+//! the columns are, [`feed`] checks what is written, [`rows`] checks what was read, and [`table`] serves it.
+
+mod arrow;
+mod feed;
+mod parquet;
+mod rows;
+mod schema;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use arrow::{ArrowSink, open_arrow};
+pub(crate) use parquet::{ParquetSink, open_parquet};

@@ -1,0 +1,13 @@
+//! Native Parquet: written with parquet2's file writer, read with readers of our own over its parts.
+
+mod binary;
+mod chunk;
+mod footer;
+mod levels;
+mod page;
+mod pages;
+mod read;
+mod write;
+
+pub(crate) use read::open_parquet;
+pub(crate) use write::ParquetSink;

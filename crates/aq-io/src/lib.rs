@@ -1,0 +1,31 @@
+//! Model files in and out. No mathematics beyond reading numbers, no strategies.
+//!
+//! [`open`] gives a [`Source`] for any file or folder we read; [`create`] gives a [`Sink`] for any we write. A sink writes
+//! beside its destination and the result appears there only when [`PendingOutput::commit`] is called.
+#![deny(unsafe_code)]
+
+mod columnar;
+mod error;
+mod file_bytes;
+mod folder;
+#[doc(hidden)]
+pub mod fuzzing;
+mod index;
+mod joined;
+mod json;
+mod member;
+mod mmap;
+mod open;
+mod output;
+mod pipeline;
+mod safetensors;
+mod sink;
+mod source;
+
+pub use error::{IoError, Result};
+pub use folder::verify_folder;
+pub use open::open;
+pub use output::{CreateOptions, OutputFormat, StagedFolder, create};
+pub use pipeline::{Component, Pipeline};
+pub use sink::{PendingOutput, Resumed, Sink, SlabStream};
+pub use source::{Access, Format, Source};

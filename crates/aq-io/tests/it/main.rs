@@ -1,0 +1,9 @@
+//! Tests of the crate from outside, one module a subject.
+
+mod damage;
+mod index;
+mod output;
+mod pipeline;
+mod safetensors_read;
+mod safetensors_write;
+mod support;

@@ -1,0 +1,43 @@
+//! Kernels of ArrowQuant: slices in, slices out, the fastest instruction set of the machine chosen at run time.
+//!
+//! Nothing here knows layers, plans or files, and nothing allocates. Lengths are asserted once at the edge; there are
+//! no errors. Every kernel gives the same bits on every machine and at every SIMD level (`docs/numerics.md`), so what
+//! is stored never depends on where it was computed.
+//!
+//! - [`affine`]: codes from weights and back, given scale and offset;
+//! - [`search`]: the scale and offset of a group by least squares;
+//! - [`pack`]: codes of 2 to 8 bits to dense bytes and back;
+//! - [`float16`]: half precision and bfloat16 to `f32` and back;
+//! - [`metric`]: dot products, errors and comparisons, accumulated in `f64`;
+//! - [`level`] and [`levels`]: which instruction set is in use, and which there are.
+//!
+//! ```
+//! use aq_kernels::{affine, pack};
+//! let weights = [-1.0_f32, -0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 2.0];
+//! let (low, high) = affine::min_max(&weights);
+//! let scale = (high - low) / 15.0;
+//!
+//! let (mut codes, mut bytes) = ([0; 8], [0; 4]);
+//! affine::quantize(&weights, 1.0 / scale, low, 15, &mut codes);
+//! pack::pack(4, &codes, &mut bytes);
+//!
+//! let (mut unpacked, mut back) = ([0; 8], [0.0; 8]);
+//! pack::unpack(4, &bytes, &mut unpacked);
+//! affine::dequantize_offset(&unpacked, scale, low, &mut back);
+//! assert!(weights.iter().zip(back).all(|(w, b)| (w - b).abs() <= 0.5001 * scale));
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod affine;
+mod dispatch;
+pub mod float16;
+mod lanes;
+pub mod metric;
+pub mod pack;
+#[doc(hidden)]
+pub mod reference;
+pub mod search;
+
+#[doc(hidden)]
+pub use dispatch::with_level;
+pub use dispatch::{Level, level, levels};

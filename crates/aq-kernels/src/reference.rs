@@ -1,0 +1,179 @@
+//! A plain twin of every kernel, written to be seen right rather than to be fast. Tests and benchmarks compare with it.
+#![allow(missing_docs, reason = "each function is documented at the kernel of its name")]
+
+use half::{bf16, f16};
+
+use crate::metric::Comparison;
+use crate::search::{BLOCK, Grid, REFITS, STEPS, Sums};
+
+pub fn min_max(x: &[f32]) -> (f32, f32) {
+    let low = x.iter().fold(f32::INFINITY, |a, &v| a.min(v));
+    let high = x.iter().fold(f32::NEG_INFINITY, |a, &v| a.max(v));
+    (low + 0.0, high + 0.0)
+}
+
+pub fn quantize(x: &[f32], inverse_scale: f32, offset: f32, max_code: u8, codes: &mut [u8]) {
+    for (code, x) in codes.iter_mut().zip(x) {
+        *code = ((x - offset) * inverse_scale).clamp(0.0, f32::from(max_code)).round_ties_even() as u8;
+    }
+}
+
+pub fn dequantize_offset(codes: &[u8], scale: f32, offset: f32, out: &mut [f32]) {
+    for (out, &code) in out.iter_mut().zip(codes) {
+        *out = f32::from(code) * scale + offset;
+    }
+}
+
+pub fn dequantize_zero(codes: &[u8], scale: f32, zero: u8, out: &mut [f32]) {
+    for (out, &code) in out.iter_mut().zip(codes) {
+        *out = (i32::from(code) - i32::from(zero)) as f32 * scale;
+    }
+}
+
+/// Sets `width` bits of a stream of bits, which are 0 so far, from bit `at` on.
+fn put(out: &mut [u8], at: usize, width: usize, value: u8) {
+    for i in 0..width {
+        out[(at + i) / 8] |= (value >> i & 1) << ((at + i) % 8);
+    }
+}
+
+/// Where each piece of each code goes: `(code, its first bit, width, bit of the output)`.
+fn layout(bits: usize, n: usize) -> Vec<(usize, usize, usize, usize)> {
+    let mut pieces = Vec::new();
+    for start in (0..n).step_by(128) {
+        let len = (n - start).min(128);
+        let m = len - len % 8;
+        let (mut base, mut first) = (start * bits, 0);
+        for p in [8, 4, 2, 1].into_iter().filter(|p| bits & p != 0) {
+            let stride = m * p / 8;
+            for i in 0..m {
+                pieces.push((start + i, first, p, base + i % stride * 8 + i / stride * p));
+            }
+            (base, first) = (base + m * p, first + p);
+        }
+        for i in m..len {
+            pieces.push((start + i, 0, bits, base + (i - m) * bits));
+        }
+    }
+    pieces
+}
+
+pub fn pack(bits: u8, codes: &[u8], out: &mut [u8]) {
+    out.fill(0);
+    for (code, first, width, at) in layout(usize::from(bits), codes.len()) {
+        put(out, at, width, codes[code] >> first);
+    }
+}
+
+pub fn unpack(bits: u8, packed: &[u8], codes: &mut [u8]) {
+    codes.fill(0);
+    for (code, first, width, at) in layout(usize::from(bits), codes.len()) {
+        for i in 0..width {
+            codes[code] |= (packed[(at + i) / 8] >> ((at + i) % 8) & 1) << (first + i);
+        }
+    }
+}
+
+pub fn widen_f16(x: &[f16], out: &mut [f32]) {
+    out.iter_mut().zip(x).for_each(|(out, x)| *out = x.to_f32());
+}
+
+pub fn widen_bf16(x: &[bf16], out: &mut [f32]) {
+    out.iter_mut().zip(x).for_each(|(out, x)| *out = x.to_f32());
+}
+
+pub fn narrow_f16(x: &[f32], out: &mut [f16]) {
+    out.iter_mut().zip(x).for_each(|(out, &x)| *out = f16::from_f32(x));
+}
+
+pub fn narrow_bf16(x: &[f32], out: &mut [bf16]) {
+    out.iter_mut().zip(x).for_each(|(out, &x)| *out = bf16::from_f32(x));
+}
+
+/// Adds up in 16 lanes and folds them: `((0 + 8) + (4 + 12)) + ...`.
+fn sum<T: Copy + Default + std::ops::Add<Output = T>>(values: impl Iterator<Item = T>) -> T {
+    let mut lanes = [T::default(); 16];
+    values.enumerate().for_each(|(i, v)| lanes[i % 16] = lanes[i % 16] + v);
+    let eight: [T; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
+    let four: [T; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+fn wide<'a>(a: &'a [f32], b: &'a [f32]) -> impl Iterator<Item = (f64, f64)> + Clone + 'a {
+    a.iter().zip(b).map(|(&a, &b)| (f64::from(a), f64::from(b)))
+}
+
+pub fn dot(a: &[f32], b: &[f32]) -> f64 {
+    sum(wide(a, b).map(|(a, b)| a * b))
+}
+
+pub fn sum_squares(a: &[f32]) -> f64 {
+    sum(a.iter().map(|&a| f64::from(a) * f64::from(a)))
+}
+
+pub fn squared_error(a: &[f32], b: &[f32]) -> f64 {
+    sum(wide(a, b).map(|(a, b)| (a - b) * (a - b)))
+}
+
+pub fn first_non_finite(x: &[f32]) -> Option<usize> {
+    x.iter().position(|x| !x.is_finite())
+}
+
+pub fn compare(a: &[f32], b: &[f32]) -> Comparison {
+    Comparison {
+        dot: dot(a, b),
+        aa: sum_squares(a),
+        bb: sum_squares(b),
+        error: squared_error(a, b),
+        max_abs: wide(a, b).fold(0.0, |max, (a, b)| (a - b).abs().max(max)),
+    }
+}
+
+/// All the clipped ranges and all the refits, none skipped.
+pub fn ls_search(x: &[f32], importance: Option<&[f32]>, max_code: u8) -> (f32, f32) {
+    let ones = vec![1.0; x.len()];
+    let h = importance.unwrap_or(&ones);
+    let top = f32::from(max_code);
+    let (low, high) = min_max(x);
+    let clipped = |step: u32| Grid::clipped(low, high, step, top);
+    if !STEPS.map(clipped).all(Grid::usable) {
+        return (0.0, if x.is_empty() { 0.0 } else { low });
+    }
+    let mut best = clipped(40);
+    for grid in STEPS.rev().map(clipped) {
+        best = if clip_error(x, h, top, grid) < clip_error(x, h, top, best) { grid } else { best };
+    }
+    let error = |grid: Grid| grid.in_weights(sums(x, h, top, grid).dd);
+    for _ in 0..REFITS {
+        let grid = best.refit(&sums(x, h, top, best));
+        best = if grid.usable() && error(grid) < error(best) { grid } else { best };
+    }
+    (best.scale, best.offset)
+}
+
+fn clip_error(x: &[f32], h: &[f32], top: f32, grid: Grid) -> f64 {
+    let error = |(&x, &h): (&f32, &f32)| {
+        let v = (x - grid.offset) * grid.inverse;
+        let d = v - v.clamp(0.0, top).round_ties_even();
+        d * d * h
+    };
+    let blocks = x.chunks(BLOCK).zip(h.chunks(BLOCK));
+    let sums = blocks.map(|(x, h)| x.iter().zip(h).map(error).fold(0.0, |sum, e| sum + e));
+    grid.in_weights(sums.fold(0.0, |sum, s: f32| sum + f64::from(s)))
+}
+
+fn sums(x: &[f32], h: &[f32], top: f32, grid: Grid) -> Sums {
+    let mut total = Sums::default();
+    for (x, h) in x.chunks(BLOCK).zip(h.chunks(BLOCK)) {
+        let v = |i: usize| (x[i] - grid.offset) * grid.inverse;
+        let k = |i: usize| v(i).clamp(0.0, top).round_ties_even();
+        let d = |i: usize| v(i) - k(i);
+        total.h += f64::from(sum(h.iter().copied()));
+        total.k += f64::from(sum((0..x.len()).map(|i| h[i] * k(i))));
+        total.kk += f64::from(sum((0..x.len()).map(|i| h[i] * k(i) * k(i))));
+        total.d += f64::from(sum((0..x.len()).map(|i| h[i] * d(i))));
+        total.kd += f64::from(sum((0..x.len()).map(|i| h[i] * d(i) * k(i))));
+        total.dd += f64::from(sum((0..x.len()).map(|i| d(i) * d(i) * h[i])));
+    }
+    total
+}

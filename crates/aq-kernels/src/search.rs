@@ -1,0 +1,263 @@
+//! The scale and offset of a group that lose least.
+
+use pulp::{Simd, WithSimd};
+
+use crate::affine::min_max_lanes;
+use crate::dispatch::run;
+use crate::lanes::{LANES, clamp, fold, padded, round_even};
+
+/// Clipped ranges tried, in fortieths of the group's own: 1.0, 0.975, ... 0.3.
+pub(crate) const STEPS: std::ops::RangeInclusive<u32> = 12..=40;
+/// Least-squares refits tried after that.
+pub(crate) const REFITS: u32 = 8;
+/// Weights summed up in `f32` before the sum moves on to `f64`.
+pub(crate) const BLOCK: usize = 256;
+
+/// Finds the scale and offset of one group that give a small squared error.
+///
+/// ```text
+/// minimise  sum(importance[i] * (x[i] - (code[i] * scale + offset))^2)
+///    where  code[i] = round_ties_even(clamp((x[i] - offset) / scale, 0, max_code))
+/// ```
+///
+/// First the range of the group is shrunk: smallest and largest value times 0.3, 0.325, ... 1.0, of which the best wins
+/// and the widest wins a tie. Then, up to 8 times, scale and offset are fitted to the codes by least squares and the
+/// codes rounded anew; a refit is kept only when the error falls, and the first one that is not kept ends the search.
+///
+/// Returns `(scale, offset)`; the scale is never negative. A constant group gives scale 0 and its value as the offset,
+/// and so does one whose range is too small for the inverses of its scales to be finite (about `max_code * 1e-38`),
+/// with its smallest value. An empty group gives `(0, 0)`. Codes are those of [`quantize`](crate::affine::quantize) with `1.0 / scale`, or with 0 for scale 0.
+///
+/// Importance is not negative and at most about 1e30; without any, all weights count the same.
+///
+/// # Panics
+/// When `importance` and `x` differ in length, or `max_code` is 0.
+///
+/// ```
+/// let x = [0.0, 1.1, 1.9, 3.0];
+/// let (scale, offset) = aq_kernels::search::ls_search(&x, None, 3);
+/// assert!((scale - 0.98).abs() < 1e-3 && (offset - 0.03).abs() < 1e-3);
+/// assert_eq!(aq_kernels::search::ls_search(&[2.5; 4], None, 3), (0.0, 2.5));
+/// ```
+pub fn ls_search(x: &[f32], importance: Option<&[f32]>, max_code: u8) -> (f32, f32) {
+    assert!(importance.is_none_or(|h| h.len() == x.len()), "one importance for each weight");
+    assert!(max_code > 0, "a largest code of at least 1");
+    let top = f32::from(max_code);
+    match importance {
+        None => run(Search::<false> { x, importance: &[], top }),
+        Some(importance) => run(Search::<true> { x, importance, top }),
+    }
+}
+
+/// A scale that a code can be computed with: its inverse is finite.
+#[derive(Clone, Copy)]
+pub(crate) struct Grid {
+    pub(crate) scale: f32,
+    pub(crate) inverse: f32,
+    pub(crate) offset: f32,
+}
+
+impl Grid {
+    /// The grid over `step / 40` of the range.
+    #[inline(always)]
+    pub(crate) fn clipped(low: f32, high: f32, step: u32, top: f32) -> Self {
+        let ratio = f64::from(step) * 0.025;
+        let (low, high) = (f64::from(low), f64::from(high));
+        let scale = ((high - low) / f64::from(top) * ratio) as f32;
+        Grid { scale, inverse: 1.0 / scale, offset: (low * ratio) as f32 }
+    }
+
+    /// Whether codes can be computed: the scale and its inverse are positive and finite, and the offset is finite.
+    #[inline(always)]
+    pub(crate) fn usable(self) -> bool {
+        self.scale > 0.0 && self.scale.is_finite() && self.inverse.is_finite() && self.offset.is_finite()
+    }
+
+    /// A squared error in units of the grid, in units of the weights.
+    #[inline(always)]
+    pub(crate) fn in_weights(self, error: f64) -> f64 {
+        error * (f64::from(self.scale) * f64::from(self.scale))
+    }
+
+    /// The least-squares scale and offset for the codes that `sums` are about.
+    ///
+    /// With `v = (x - offset) / scale` and `v = code + d`, this is the line through `v` over the codes. When all codes
+    /// are equal there is no line, and the grid is not usable.
+    #[inline(always)]
+    pub(crate) fn refit(self, sums: &Sums) -> Self {
+        let Sums { h, k, kk, d, kd, .. } = *sums;
+        let slope = (kd - k * d / h) / (kk - k * k / h);
+        let shift = (d - slope * k) / h;
+        let (old, offset) = (f64::from(self.scale), f64::from(self.offset));
+        let scale = (old + old * slope) as f32;
+        Grid { scale, inverse: 1.0 / scale, offset: (offset + old * shift) as f32 }
+    }
+}
+
+/// Weighted sums over a group: of the importance `h`, the code `k` and what rounding left over, `d`.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Sums {
+    pub(crate) h: f64,
+    pub(crate) k: f64,
+    pub(crate) kk: f64,
+    pub(crate) d: f64,
+    pub(crate) kd: f64,
+    pub(crate) dd: f64,
+}
+
+struct Search<'a, const WEIGHTED: bool> {
+    x: &'a [f32],
+    importance: &'a [f32],
+    top: f32,
+}
+
+impl<const WEIGHTED: bool> WithSimd for Search<'_, WEIGHTED> {
+    type Output = (f32, f32);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> (f32, f32) {
+        let (low, high) = min_max_lanes(self.x);
+        let clipped = |step: u32| Grid::clipped(low, high, step, self.top);
+        if !(clipped(*STEPS.start()).usable() && clipped(*STEPS.end()).usable()) {
+            return (0.0, if self.x.is_empty() { 0.0 } else { low });
+        }
+        let mut grid = self.best_clip(low, high);
+        let mut sums = self.sums(grid);
+        for _ in 0..REFITS {
+            let next = grid.refit(&sums);
+            if !next.usable() {
+                break;
+            }
+            let next_sums = self.sums(next);
+            let falls = next.in_weights(next_sums.dd) < grid.in_weights(sums.dd);
+            if !falls {
+                break;
+            }
+            (grid, sums) = (next, next_sums);
+        }
+        (grid.scale, grid.offset)
+    }
+}
+
+impl<const WEIGHTED: bool> Search<'_, WEIGHTED> {
+    /// The best of the clipped ranges.
+    ///
+    /// What lies outside a range costs the more the narrower the range is. So when that alone, for the widest range
+    /// of a batch, is above the least error so far (by 1 %, far more than rounding can blur), no range in it can win.
+    #[inline(always)]
+    fn best_clip(&self, low: f32, high: f32) -> Grid {
+        let clipped = |step: u32| Grid::clipped(low, high, step, self.top);
+        let (mut best, mut least) = (*STEPS.end(), f64::INFINITY);
+        for batch in 0..STEPS.count().div_ceil(LANES) {
+            let first = *STEPS.end() - (batch * LANES) as u32;
+            if batch > 0 && self.outside(clipped(first)) > 1.01 * least {
+                break;
+            }
+            let mut grids = [clipped(first); LANES];
+            for (i, grid) in grids.iter_mut().enumerate() {
+                *grid = clipped((first - i as u32).max(*STEPS.start()));
+            }
+            for (i, error) in self.errors(&grids).into_iter().enumerate() {
+                if error < least {
+                    (best, least) = (first - i as u32, error);
+                }
+            }
+        }
+        clipped(best)
+    }
+
+    /// The squared error on each of 16 grids, one grid a lane.
+    #[inline(always)]
+    fn errors(&self, grids: &[Grid; LANES]) -> [f64; LANES] {
+        let (mut offset, mut inverse, mut total) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+        for i in 0..LANES {
+            (offset[i], inverse[i]) = (grids[i].offset, grids[i].inverse);
+        }
+        for start in (0..self.x.len()).step_by(BLOCK) {
+            let mut sum = [0.0_f32; LANES];
+            let x = &self.x[start..self.x.len().min(start + BLOCK)];
+            let h = if WEIGHTED { &self.importance[start..start + x.len()] } else { x };
+            for (&x, &h) in x.iter().zip(h) {
+                for i in 0..LANES {
+                    let v = (x - offset[i]) * inverse[i];
+                    let d = v - round_even(clamp(v, self.top));
+                    sum[i] += if WEIGHTED { d * d * h } else { d * d };
+                }
+            }
+            for i in 0..LANES {
+                total[i] += f64::from(sum[i]);
+            }
+        }
+        for i in 0..LANES {
+            total[i] = grids[i].in_weights(total[i]);
+        }
+        total
+    }
+
+    /// The part of the squared error that is due to values outside the range of a grid.
+    #[inline(always)]
+    fn outside(&self, grid: Grid) -> f64 {
+        let mut total = 0.0;
+        for start in (0..self.x.len()).step_by(BLOCK) {
+            let mut sum = [0.0_f32; LANES];
+            self.for_lanes(start, grid.offset, |x, h| {
+                for i in 0..LANES {
+                    let v = (x[i] - grid.offset) * grid.inverse;
+                    let o = v - clamp(v, self.top);
+                    sum[i] += if WEIGHTED { o * o * h[i] } else { o * o };
+                }
+            });
+            total += f64::from(fold(sum));
+        }
+        grid.in_weights(total)
+    }
+
+    /// The sums that a refit needs, and the squared error.
+    #[inline(always)]
+    fn sums(&self, grid: Grid) -> Sums {
+        let mut total = Sums::default();
+        for start in (0..self.x.len()).step_by(BLOCK) {
+            let [mut hs, mut ks, mut kks, mut ds, mut kds, mut dds] = [[0.0_f32; LANES]; 6];
+            self.for_lanes(start, grid.offset, |x, h| {
+                for i in 0..LANES {
+                    let v = (x[i] - grid.offset) * grid.inverse;
+                    let k = round_even(clamp(v, self.top));
+                    let d = v - k;
+                    let (hk, hd) = if WEIGHTED { (h[i] * k, h[i] * d) } else { (k, d) };
+                    hs[i] += if WEIGHTED { h[i] } else { 0.0 };
+                    ks[i] += hk;
+                    kks[i] += hk * k;
+                    ds[i] += hd;
+                    kds[i] += hd * k;
+                    dds[i] += if WEIGHTED { d * d * h[i] } else { d * d };
+                }
+            });
+            total.h += f64::from(fold(hs));
+            total.k += f64::from(fold(ks));
+            total.kk += f64::from(fold(kks));
+            total.d += f64::from(fold(ds));
+            total.kd += f64::from(fold(kds));
+            total.dd += f64::from(fold(dds));
+        }
+        if !WEIGHTED {
+            total.h = self.x.len() as f64;
+        }
+        total
+    }
+
+    /// Calls `step` with 16 weights of the block at `start` and their importance at a time.
+    ///
+    /// The last ones are filled up with weights equal to the offset, which have code 0 and no error, and importance 0.
+    #[inline(always)]
+    fn for_lanes(&self, start: usize, offset: f32, mut step: impl FnMut(&[f32; LANES], &[f32; LANES])) {
+        let range = start..self.x.len().min(start + BLOCK);
+        let h = if WEIGHTED { &self.importance[range.clone()] } else { &self.x[range.clone()] };
+        let ((x, x_tail), (h, h_tail)) = (self.x[range].as_chunks::<LANES>(), h.as_chunks::<LANES>());
+        for (x, h) in x.iter().zip(h) {
+            step(x, h);
+        }
+        if !x_tail.is_empty() {
+            step(&padded(x_tail, offset), &padded(h_tail, 0.0));
+        }
+    }
+}

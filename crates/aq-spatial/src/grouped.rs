@@ -1,0 +1,113 @@
+//! What the strategies with one grid a group have in common: their checks, estimates and loop over rows.
+
+use aq_codec::encoded_bytes;
+use aq_core::{
+    AffineEncoding, EncodedRows, Encoding, Estimate, LayerInputs, LayerPlan, MAX_ROW_WEIGHTS, OffsetKind,
+    RowData, RowQuantizer, Rows, Scratch, StrategyError, TensorInfo,
+};
+use aq_kernels::float16::{widen_bf16, widen_f16};
+
+use crate::row::{Method, RowEncoder};
+
+/// The fixed facts of a strategy.
+pub(crate) struct Grouped {
+    pub(crate) id: &'static str,
+    pub(crate) offset: OffsetKind,
+    /// Relative squared error of Gaussian weights in groups of 128 at 2, 3 and 4 bits.
+    pub(crate) relative_mse: [f64; 3],
+}
+
+/// Whether a tensor is weights of a length that is quantized.
+pub(crate) fn supports(layer: &TensorInfo) -> bool {
+    refusal(layer).is_none()
+}
+
+fn refusal(layer: &TensorInfo) -> Option<String> {
+    if !layer.dtype().is_float() {
+        Some(format!("{} is not a floating-point type", layer.dtype()))
+    } else if layer.elements() == 0 {
+        Some("it has no weights".into())
+    } else if layer.cols() > MAX_ROW_WEIGHTS {
+        Some(format!("its rows have {} weights, more than {MAX_ROW_WEIGHTS}", layer.cols()))
+    } else {
+        None
+    }
+}
+
+impl Grouped {
+    fn encoding(&self, plan: &LayerPlan) -> AffineEncoding {
+        AffineEncoding { bits: plan.bits, group_size: plan.group_size, offset: self.offset }
+    }
+
+    /// Exact bytes, and the error that one more bit divides by 4.
+    pub(crate) fn estimate(&self, layer: &TensorInfo, plan: &LayerPlan) -> Estimate {
+        let encoding = Encoding::Affine(self.encoding(plan));
+        let relative_mse = match plan.bits.get() {
+            bits @ 2..=4 => self.relative_mse[usize::from(bits) - 2],
+            bits => self.relative_mse[2] * 0.25f64.powi(i32::from(bits) - 4),
+        };
+        Estimate { encoding, bytes: encoded_bytes(layer, &encoding), relative_mse }
+    }
+
+    /// Checks that the layer and its inputs fit together.
+    pub(crate) fn prepare<'a, M: Method>(
+        &self,
+        method: &'a M,
+        layer: &LayerInputs<'a>,
+        plan: &LayerPlan,
+    ) -> Result<Box<dyn RowQuantizer + 'a>, StrategyError> {
+        let tensor = layer.info.name();
+        if let Some(reason) = refusal(layer.info) {
+            return Err(StrategyError::Unsupported { strategy: self.id, tensor: tensor.into(), reason });
+        }
+        let cols = layer.info.cols() as usize;
+        let importance = layer.stats.importance;
+        if let Some(given) = importance {
+            expect_length("importance", tensor, given.len(), cols)?;
+        }
+        let encoder = RowEncoder { method, encoding: self.encoding(plan), gain: plan.gain, importance };
+        Ok(Box::new(GroupedRows { encoder, tensor, cols }))
+    }
+}
+
+/// A layer that is ready to be quantized.
+struct GroupedRows<'a, M> {
+    encoder: RowEncoder<'a, M>,
+    tensor: &'a str,
+    cols: usize,
+}
+
+impl<M: Method> RowQuantizer for GroupedRows<'_, M> {
+    fn quantize_rows(
+        &self,
+        rows: Rows<'_>,
+        scratch: &mut Scratch,
+        out: &mut EncodedRows,
+    ) -> Result<(), StrategyError> {
+        expect_length("a row", self.tensor, rows.cols, self.cols)?;
+        let count = rows.data.len() / self.cols;
+        expect_length("the rows", self.tensor, rows.data.len(), count * self.cols)?;
+        scratch.row.resize(self.cols, 0.0);
+        for row in 0..count {
+            widen_row(rows.data, row * self.cols, &mut scratch.row);
+            self.encoder.push(scratch, out);
+        }
+        Ok(())
+    }
+}
+
+fn widen_row(data: RowData<'_>, start: usize, row: &mut [f32]) {
+    let range = start..start + row.len();
+    match data {
+        RowData::F32(weights) => row.copy_from_slice(&weights[range]),
+        RowData::F16(weights) => widen_f16(&weights[range], row),
+        RowData::BF16(weights) => widen_bf16(&weights[range], row),
+    }
+}
+
+fn expect_length(what: &'static str, tensor: &str, got: usize, expected: usize) -> Result<(), StrategyError> {
+    if got == expected {
+        return Ok(());
+    }
+    Err(StrategyError::InputLength { what, tensor: tensor.into(), got, expected })
+}

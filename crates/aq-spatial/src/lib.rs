@@ -1,0 +1,52 @@
+//! Strategies that quantize one weight at a time, knowing nothing of files and timesteps.
+//!
+//! | id | strategy | grid of a group | stored offset |
+//! |---|---|---|---|
+//! | `minmax` | [`MinMax`] | its whole range and 0 | zero point |
+//! | `ls` | [`LeastSquares`] | the one of least squared error, weighted by importance | f16 |
+//!
+//! Both quantize a row in the same steps (`row.rs`, the file to read first): find the parameters of each group, round
+//! them to what is stored, choose codes for the rounded values, remove the shrinkage with one factor for the row, pack.
+//!
+//! ```
+//! use aq_core::*;
+//! let info = TensorInfo::new("w", vec![1, 4], DType::F32)?;
+//! let plan = LayerPlan {
+//!     method: StrategyId::new("minmax"),
+//!     bits: BitWidth::new(2)?,
+//!     group_size: GroupSize::ROW,
+//!     gain: false,
+//! };
+//! let strategies = aq_spatial::strategies();
+//! let strategy = strategies.iter().find(|s| s.id() == plan.method).expect("it is registered");
+//! let layer = LayerInputs { info: &info, stats: LayerStats::default() };
+//!
+//! let rows = Rows { data: RowData::F32(&[-1.0, 0.1, 1.1, 2.0]), cols: 4, first_row: 0 };
+//! let mut out = EncodedRows::default();
+//! strategy.prepare(&layer, &plan)?.quantize_rows(rows, &mut Scratch::default(), &mut out)?;
+//!
+//! let encoding = strategy.estimate(&info, &layer.stats, &plan).encoding;
+//! let mut weights = [0.0; 4];
+//! aq_codec::decode(&encoding, &info, out.parts(), 1, 0, &mut Vec::new(), &mut weights)?;
+//! assert_eq!(weights, [-1.0, 0.0, 1.0, 2.0]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod exponent;
+mod gain;
+mod grid;
+mod grouped;
+mod ls;
+mod minmax;
+mod row;
+
+use aq_core::QuantStrategy;
+
+pub use ls::LeastSquares;
+pub use minmax::MinMax;
+
+/// Every strategy of this crate, in the order in which they are offered.
+pub fn strategies() -> Vec<Box<dyn QuantStrategy>> {
+    vec![Box::new(MinMax), Box::new(LeastSquares)]
+}

@@ -1,0 +1,155 @@
+//! How one row is quantized, whatever the strategy.
+
+use aq_codec::{AffineRow, push_row};
+use aq_core::{AffineEncoding, EncodedRows, OffsetKind, Scratch};
+
+use crate::exponent::{limit, multiply, normalize, stored_exponent};
+use crate::gain::{correction, restore_slope};
+use crate::grid::{Grid, GridKind};
+
+/// What differs between the strategies: how the grid of a group is found.
+pub(crate) trait Method: Send + Sync {
+    /// The grid before rounding. Its offset is the value of code 0, for every kind of offset.
+    fn fit(&self, group: &Group<'_>) -> Grid;
+
+    /// The stored form of what [`fit`](Method::fit) found: parameters that f16 holds, a zero point where one is stored.
+    ///
+    /// `codes` and `decoded` are room for the group.
+    fn settle(&self, group: &Group<'_>, fitted: Grid, codes: &mut [u8], decoded: &mut [f32]) -> Grid;
+}
+
+/// The weights of one group.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Group<'a> {
+    pub(crate) weights: &'a [f32],
+    pub(crate) importance: Option<&'a [f32]>,
+    pub(crate) kind: GridKind,
+}
+
+/// Everything that the rows of a layer share.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowEncoder<'a, M> {
+    pub(crate) method: &'a M,
+    pub(crate) encoding: AffineEncoding,
+    pub(crate) gain: bool,
+    pub(crate) importance: Option<&'a [f32]>,
+}
+
+impl<M: Method> RowEncoder<'_, M> {
+    /// Quantizes the row in `scratch.row` and appends it to `out`.
+    pub(crate) fn push(&self, scratch: &mut Scratch, out: &mut EncodedRows) {
+        let cols = scratch.row.len();
+        scratch.codes.resize(cols, 0);
+        scratch.decoded.resize(cols, 0.0);
+        let exponent = normalize(&mut scratch.row);
+        self.fit(scratch);
+        let exponent = self.rescale(scratch, exponent);
+        self.settle(scratch, exponent);
+        let exponent = if self.gain { self.correct_gain(scratch, exponent) } else { exponent };
+        let row = AffineRow { exponent: exponent as i8, ..row_of(scratch) };
+        push_row(&self.encoding, row, out);
+    }
+
+    fn kind(&self) -> GridKind {
+        GridKind::new(&self.encoding)
+    }
+
+    /// The groups of a row, in order.
+    fn groups<'r>(&'r self, row: &'r [f32]) -> impl Iterator<Item = Group<'r>> {
+        let size = self.encoding.group_size.weights(row.len());
+        row.chunks(size).enumerate().map(move |(i, weights)| Group {
+            weights,
+            importance: self.importance.map(|h| &h[i * size..][..weights.len()]),
+            kind: self.kind(),
+        })
+    }
+
+    fn fit(&self, scratch: &mut Scratch) {
+        scratch.scales.clear();
+        scratch.offsets.clear();
+        for group in self.groups(&scratch.row) {
+            let grid = self.method.fit(&group);
+            scratch.scales.push(grid.scale);
+            scratch.offsets.push(grid.offset);
+        }
+    }
+
+    /// Brings row and grids from a factor of `2^exponent` to the one that is stored, and returns that.
+    fn rescale(&self, scratch: &mut Scratch, exponent: i32) -> i32 {
+        let stored = self.stored_exponent(scratch, exponent);
+        for values in [&mut scratch.row, &mut scratch.scales, &mut scratch.offsets] {
+            multiply(values, exponent - stored);
+        }
+        stored
+    }
+
+    fn stored_exponent(&self, scratch: &Scratch, exponent: i32) -> i32 {
+        let offsets = if self.zero_points() { &[] } else { scratch.offsets.as_slice() };
+        stored_exponent(&scratch.scales, offsets, exponent)
+    }
+
+    fn zero_points(&self) -> bool {
+        self.encoding.offset == OffsetKind::ZeroPoint
+    }
+
+    /// Rounds the grids to what is stored and chooses the codes.
+    fn settle(&self, scratch: &mut Scratch, exponent: i32) {
+        let Scratch { row, decoded, codes, scales, offsets } = scratch;
+        let size = self.encoding.group_size.weights(row.len());
+        let grids = scales.iter_mut().zip(offsets);
+        let room = codes.chunks_mut(size).zip(decoded.chunks_mut(size));
+        for ((group, (codes, decoded)), (scale, offset)) in self.groups(row).zip(room).zip(grids) {
+            let fitted = Grid { scale: *scale, offset: *offset };
+            let grid = self.method.settle(&group, fitted, codes, decoded);
+            let grid = self.kind().capped(grid, limit(exponent));
+            self.kind().choose_codes(grid, group.weights, codes);
+            (*scale, *offset) = (grid.scale, grid.offset);
+        }
+    }
+
+    /// Multiplies the grids of the row by its gain; codes stay. Returns the exponent to store.
+    fn correct_gain(&self, scratch: &mut Scratch, exponent: i32) -> i32 {
+        let group = self.encoding.group_size.weights(scratch.row.len());
+        decode(self.kind(), group, scratch);
+        let Some(gain) = correction(&scratch.row, &scratch.decoded) else { return exponent };
+        let stored = self.multiply_grids(scratch, gain.factor, exponent);
+        each_grid(scratch, |grid| self.kind().rounded(grid));
+        if gain.exact {
+            decode(self.kind(), group, scratch);
+            restore_slope(self.kind(), group, scratch);
+        }
+        each_grid(scratch, |grid| self.kind().capped(grid, limit(stored)));
+        stored
+    }
+
+    /// Multiplies scales and offsets, but no zero points, and finds the exponent anew.
+    fn multiply_grids(&self, scratch: &mut Scratch, factor: f32, exponent: i32) -> i32 {
+        let zeros = if self.zero_points() { std::mem::take(&mut scratch.offsets) } else { Vec::new() };
+        for values in [&mut scratch.scales, &mut scratch.offsets] {
+            values.iter_mut().for_each(|v| *v *= factor);
+        }
+        let stored = self.rescale(scratch, exponent);
+        if self.zero_points() {
+            scratch.offsets = zeros;
+        }
+        stored
+    }
+}
+
+fn each_grid(scratch: &mut Scratch, change: impl Fn(Grid) -> Grid) {
+    for (scale, offset) in scratch.scales.iter_mut().zip(&mut scratch.offsets) {
+        let grid = change(Grid { scale: *scale, offset: *offset });
+        (*scale, *offset) = (grid.scale, grid.offset);
+    }
+}
+
+/// Decodes the codes chosen so far into `scratch.decoded`.
+fn decode(kind: GridKind, group: usize, scratch: &mut Scratch) {
+    let mut decoded = std::mem::take(&mut scratch.decoded);
+    kind.decode_row(group, row_of(scratch), &mut decoded);
+    scratch.decoded = decoded;
+}
+
+fn row_of(scratch: &Scratch) -> AffineRow<'_> {
+    AffineRow { codes: &scratch.codes, scales: &scratch.scales, offsets: &scratch.offsets, exponent: 0 }
+}

@@ -1,0 +1,7 @@
+//! Tests of the strategies through the trait, on weights of known distributions.
+
+mod accuracy;
+mod extremes;
+mod gain;
+mod rows;
+mod support;

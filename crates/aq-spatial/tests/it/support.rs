@@ -1,0 +1,104 @@
+//! Weights, and one call from weights to decoded weights.
+
+use aq_codec::decode;
+use aq_core::{
+    BitWidth, DType, EncodedRows, Encoding, GroupSize, LayerInputs, LayerPlan, LayerStats, QuantStrategy,
+    RowData, Rows, Scratch, TensorInfo,
+};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand_distr::{Distribution, Exp1, StandardNormal, StudentT};
+
+/// The strategies by their ids.
+pub(crate) const METHODS: [&str; 2] = ["minmax", "ls"];
+
+/// A case: what the plan says and the shape of the weights.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Case {
+    pub(crate) method: &'static str,
+    pub(crate) bits: u8,
+    pub(crate) group: u32,
+    pub(crate) gain: bool,
+    pub(crate) cols: usize,
+}
+
+impl Case {
+    pub(crate) fn plan(&self) -> LayerPlan {
+        LayerPlan {
+            method: aq_core::StrategyId::new(self.method),
+            bits: BitWidth::new(self.bits).expect("a valid width"),
+            group_size: GroupSize::new(self.group).expect("a valid size"),
+            gain: self.gain,
+        }
+    }
+
+    pub(crate) fn info(&self, weights: usize) -> TensorInfo {
+        let shape = vec![(weights / self.cols) as u64, self.cols as u64];
+        TensorInfo::new("w", shape, DType::F32).expect("a valid shape")
+    }
+
+    pub(crate) fn encoding(&self, weights: usize) -> Encoding {
+        strategy(self.method).estimate(&self.info(weights), &LayerStats::default(), &self.plan()).encoding
+    }
+
+    /// Encodes rows given in one call or in several.
+    pub(crate) fn encode(&self, blocks: &[RowData<'_>], importance: Option<&[f32]>) -> EncodedRows {
+        let info = self.info(blocks.iter().map(RowData::len).sum());
+        let strategy = strategy(self.method);
+        let layer = LayerInputs { info: &info, stats: LayerStats { importance } };
+        let quantizer = strategy.prepare(&layer, &self.plan()).expect("inputs that fit");
+        let (mut scratch, mut out) = (Scratch::default(), EncodedRows::default());
+        for &data in blocks {
+            let rows = Rows { data, cols: self.cols, first_row: out.row_count };
+            quantizer.quantize_rows(rows, &mut scratch, &mut out).expect("rows that fit");
+        }
+        out
+    }
+
+    pub(crate) fn decode(&self, encoded: &EncodedRows) -> Vec<f32> {
+        let weights = encoded.row_count as usize * self.cols;
+        let mut out = vec![0.0; weights];
+        let info = self.info(weights);
+        let encoding = self.encoding(weights);
+        decode(&encoding, &info, encoded.parts(), encoded.row_count, 0, &mut Vec::new(), &mut out)
+            .expect("parts that fit");
+        out
+    }
+
+    pub(crate) fn round_trip(&self, weights: &[f32]) -> Vec<f32> {
+        self.decode(&self.encode(&[RowData::F32(weights)], None))
+    }
+}
+
+pub(crate) fn strategy(id: &str) -> Box<dyn QuantStrategy> {
+    let found = aq_spatial::strategies().into_iter().find(|s| s.id().as_str() == id);
+    found.expect("a strategy of this crate")
+}
+
+pub(crate) fn gauss(n: usize, seed: u64) -> Vec<f32> {
+    StandardNormal.sample_iter(StdRng::seed_from_u64(seed)).take(n).collect()
+}
+
+pub(crate) fn laplace(n: usize, seed: u64) -> Vec<f32> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut exp = || -> f32 { Exp1.sample(&mut rng) };
+    (0..n).map(|_| exp() - exp()).collect()
+}
+
+pub(crate) fn student5(n: usize, seed: u64) -> Vec<f32> {
+    let t = StudentT::new(5.0f32).expect("positive degrees of freedom");
+    t.sample_iter(StdRng::seed_from_u64(seed)).take(n).collect()
+}
+
+pub(crate) fn relative_mse(weights: &[f32], decoded: &[f32]) -> f64 {
+    let squares = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>();
+    let error = squares(&mut weights.iter().zip(decoded).map(|(&w, &q)| f64::from(w) - f64::from(q)));
+    error / squares(&mut weights.iter().map(|&w| f64::from(w)))
+}
+
+/// `sum(w q) / sum(w^2)`.
+pub(crate) fn slope(weights: &[f32], decoded: &[f32]) -> f64 {
+    let product =
+        |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum() };
+    product(weights, decoded) / product(weights, weights)
+}
