@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::process::{cargo, root};
+use crate::process::{metadata, root};
 
 type Names = BTreeSet<String>;
 
@@ -53,9 +53,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 /// Direct dependencies of each workspace member, those of tests left out.
 fn dependencies() -> anyhow::Result<BTreeMap<String, Names>> {
-    let output = cargo(&["metadata", "--no-deps", "--format-version", "1"]).output()?;
-    ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout)?;
+    let metadata = metadata()?;
     let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
     Ok(packages.iter().map(|p| (text(&p["name"]), package_dependencies(p))).collect())
 }

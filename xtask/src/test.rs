@@ -14,8 +14,9 @@ const PYTHON_TESTS: &str = "crates/aq-cli/tests/python";
 pub(crate) fn run() -> anyhow::Result<()> {
     rust_tests()?;
     process::run(&mut cargo(&["build", "--release", "--package", "aq-cli"]))?;
-    let aq = root().join("target/release").join(format!("aq{}", std::env::consts::EXE_SUFFIX));
-    let python = virtual_environment()?;
+    let target = target_directory()?;
+    let aq = target.join("release").join(format!("aq{}", std::env::consts::EXE_SUFFIX));
+    let python = virtual_environment(&target.join("venv"))?;
     process::run(program(python).args(["-m", "pytest", "-q", PYTHON_TESTS]).env("AQ_BIN", aq))
 }
 
@@ -28,9 +29,14 @@ fn rust_tests() -> anyhow::Result<()> {
     process::run(&mut tests)
 }
 
-/// The interpreter of `target/venv`, made and filled when something is missing.
-fn virtual_environment() -> anyhow::Result<PathBuf> {
-    let folder = root().join("target/venv");
+fn target_directory() -> anyhow::Result<PathBuf> {
+    let metadata = process::metadata()?;
+    let path = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
+    Ok(path.into())
+}
+
+/// The interpreter of the environment in `folder`, which is made and filled when something is missing.
+fn virtual_environment(folder: &Path) -> anyhow::Result<PathBuf> {
     let python = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
     let wanted = root().join(PYTHON_TESTS).join("requirements.txt");
     let installed = folder.join("requirements.txt");
@@ -38,7 +44,7 @@ fn virtual_environment() -> anyhow::Result<PathBuf> {
     if python.exists() && fs::read(&installed).is_ok_and(|text| text == wanted_text) {
         return Ok(python);
     }
-    create(&folder)?;
+    create(folder)?;
     let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
     process::run(program(&python).args(pip).arg(&wanted))?;
     fs::copy(&wanted, &installed)?;

@@ -4,7 +4,7 @@
 use half::{bf16, f16};
 
 use crate::metric::Comparison;
-use crate::search::{BLOCK, Grid, REFITS, STEPS, Sums};
+use crate::search::{BLOCK, Clip, Grid, REFITS, Range, Sums};
 
 pub fn min_max(x: &[f32]) -> (f32, f32) {
     let low = x.iter().fold(f32::INFINITY, |a, &v| a.min(v));
@@ -135,14 +135,17 @@ pub fn ls_search(x: &[f32], importance: Option<&[f32]>, max_code: u8) -> (f32, f
     let h = importance.unwrap_or(&ones);
     let top = f32::from(max_code);
     let (low, high) = min_max(x);
-    let clipped = |step: u32| Grid::clipped(low, high, step, top);
-    if !STEPS.map(clipped).all(Grid::usable) {
+    let range = Range::new(low, high, top);
+    if x.is_empty() || !range.usable() {
         return (0.0, if x.is_empty() { 0.0 } else { low });
     }
-    let mut best = clipped(40);
-    for grid in STEPS.rev().map(clipped) {
-        best = if clip_error(x, h, top, grid) < clip_error(x, h, top, best) { grid } else { best };
-    }
+    let better = |best: Clip, clip: Clip| {
+        let falls = clip_error(x, h, top, range.grid(clip)) < clip_error(x, h, top, range.grid(best));
+        if falls { clip } else { best }
+    };
+    let even = Clip::even();
+    let even_best = even.into_iter().fold(even[0], better);
+    let mut best = range.grid(even_best.around(top).into_iter().fold(even_best, better));
     let error = |grid: Grid| grid.in_weights(sums(x, h, top, grid).dd);
     for _ in 0..REFITS {
         let grid = best.refit(&sums(x, h, top, best));

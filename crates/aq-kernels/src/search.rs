@@ -6,10 +6,8 @@ use crate::affine::min_max_lanes;
 use crate::dispatch::run;
 use crate::lanes::{LANES, clamp, fold, padded, round_even};
 
-/// Clipped ranges tried, in fortieths of the group's own: 1.0, 0.975, ... 0.3.
-pub(crate) const STEPS: std::ops::RangeInclusive<u32> = 12..=40;
-/// Least-squares refits tried after that.
-pub(crate) const REFITS: u32 = 8;
+/// Least-squares refits tried after the clipped ranges.
+pub(crate) const REFITS: u32 = 4;
 /// Weights summed up in `f32` before the sum moves on to `f64`.
 pub(crate) const BLOCK: usize = 256;
 
@@ -20,9 +18,11 @@ pub(crate) const BLOCK: usize = 256;
 ///    where  code[i] = round_ties_even(clamp((x[i] - offset) / scale, 0, max_code))
 /// ```
 ///
-/// First the range of the group is shrunk: smallest and largest value times 0.3, 0.325, ... 1.0, of which the best wins
-/// and the widest wins a tie. Then, up to 8 times, scale and offset are fitted to the codes by least squares and the
-/// codes rounded anew; a refit is kept only when the error falls, and the first one that is not kept ends the search.
+/// First the range of the group is shrunk towards 0 (towards its middle when it does not hold 0): both ends by 1, 0.95, ...
+/// 0.25, of which the best wins and the widest wins a tie. Around the best, both ends are then moved on their own by -3,
+/// -1, 1 and 3 times `0.12 / sqrt(max_code + 1)`, 16 ranges of which the best is taken if it is better still. Last, up to 4
+/// times, scale and offset are fitted to the codes by least squares and the codes rounded anew; a refit is kept only when
+/// the error falls, and the first one that is not kept ends the search.
 ///
 /// Returns `(scale, offset)`; the scale is never negative. A constant group gives scale 0 and its value as the offset,
 /// and so does one whose range is too small for the inverses of its scales to be finite (about `max_code * 1e-38`),
@@ -58,15 +58,6 @@ pub(crate) struct Grid {
 }
 
 impl Grid {
-    /// The grid over `step / 40` of the range.
-    #[inline(always)]
-    pub(crate) fn clipped(low: f32, high: f32, step: u32, top: f32) -> Self {
-        let ratio = f64::from(step) * 0.025;
-        let (low, high) = (f64::from(low), f64::from(high));
-        let scale = ((high - low) / f64::from(top) * ratio) as f32;
-        Grid { scale, inverse: 1.0 / scale, offset: (low * ratio) as f32 }
-    }
-
     /// Whether codes can be computed: the scale and its inverse are positive and finite, and the offset is finite.
     #[inline(always)]
     pub(crate) fn usable(self) -> bool {
@@ -105,6 +96,71 @@ pub(crate) struct Sums {
     pub(crate) dd: f64,
 }
 
+/// The range of a group and how it is clipped.
+#[derive(Clone, Copy)]
+pub(crate) struct Range {
+    low: f64,
+    high: f64,
+    pivot: f64,
+    top: f64,
+}
+
+/// Shares of a range that are left below and above its pivot.
+#[derive(Clone, Copy)]
+pub(crate) struct Clip {
+    below: f64,
+    above: f64,
+}
+
+impl Clip {
+    /// The smallest share that is tried.
+    const LEAST: f64 = 0.1;
+    /// Nothing is clipped.
+    const NONE: Clip = Clip { below: 1.0, above: 1.0 };
+
+    /// Both ends by the same share: 1, 0.95, ... 0.25.
+    #[inline(always)]
+    pub(crate) fn even() -> [Clip; LANES] {
+        std::array::from_fn(|i| {
+            let share = 1.0 - 0.05 * i as f64;
+            Clip { below: share, above: share }
+        })
+    }
+
+    /// The ends moved on their own, on a grid the finer the more codes there are.
+    #[inline(always)]
+    pub(crate) fn around(self, top: f32) -> [Clip; LANES] {
+        let step = 0.12 / (f64::from(top) + 1.0).sqrt();
+        let moved = |share: f64, i: usize| (share + step * (2.0 * i as f64 - 3.0)).clamp(Self::LEAST, 1.0);
+        std::array::from_fn(|i| Clip { below: moved(self.below, i / 4), above: moved(self.above, i % 4) })
+    }
+}
+
+impl Range {
+    #[inline(always)]
+    pub(crate) fn new(low: f32, high: f32, top: f32) -> Self {
+        let (low, high) = (f64::from(low), f64::from(high));
+        let pivot = if low <= 0.0 && 0.0 <= high { 0.0 } else { low + (high - low) * 0.5 };
+        Self { low, high, pivot, top: f64::from(top) }
+    }
+
+    /// The grid over the clipped range.
+    #[inline(always)]
+    pub(crate) fn grid(self, clip: Clip) -> Grid {
+        let low = self.pivot + (self.low - self.pivot) * clip.below;
+        let high = self.pivot + (self.high - self.pivot) * clip.above;
+        let scale = ((high - low) / self.top) as f32;
+        Grid { scale, inverse: 1.0 / scale, offset: low as f32 }
+    }
+
+    /// Whether every clipped range gives a usable grid.
+    #[inline(always)]
+    pub(crate) fn usable(self) -> bool {
+        let least = Clip { below: Clip::LEAST, above: Clip::LEAST };
+        self.grid(Clip::NONE).usable() && self.grid(least).usable()
+    }
+}
+
 struct Search<'a, const WEIGHTED: bool> {
     x: &'a [f32],
     importance: &'a [f32],
@@ -117,11 +173,11 @@ impl<const WEIGHTED: bool> WithSimd for Search<'_, WEIGHTED> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> (f32, f32) {
         let (low, high) = min_max_lanes(self.x);
-        let clipped = |step: u32| Grid::clipped(low, high, step, self.top);
-        if !(clipped(*STEPS.start()).usable() && clipped(*STEPS.end()).usable()) {
+        let range = Range::new(low, high, self.top);
+        if self.x.is_empty() || !range.usable() {
             return (0.0, if self.x.is_empty() { 0.0 } else { low });
         }
-        let mut grid = self.best_clip(low, high);
+        let mut grid = self.best_clip(range);
         let mut sums = self.sums(grid);
         for _ in 0..REFITS {
             let next = grid.refit(&sums);
@@ -141,29 +197,22 @@ impl<const WEIGHTED: bool> WithSimd for Search<'_, WEIGHTED> {
 
 impl<const WEIGHTED: bool> Search<'_, WEIGHTED> {
     /// The best of the clipped ranges.
-    ///
-    /// What lies outside a range costs the more the narrower the range is. So when that alone, for the widest range
-    /// of a batch, is above the least error so far (by 1 %, far more than rounding can blur), no range in it can win.
     #[inline(always)]
-    fn best_clip(&self, low: f32, high: f32) -> Grid {
-        let clipped = |step: u32| Grid::clipped(low, high, step, self.top);
-        let (mut best, mut least) = (*STEPS.end(), f64::INFINITY);
-        for batch in 0..STEPS.count().div_ceil(LANES) {
-            let first = *STEPS.end() - (batch * LANES) as u32;
-            if batch > 0 && self.outside(clipped(first)) > 1.01 * least {
-                break;
+    fn best_clip(&self, range: Range) -> Grid {
+        let (mut best, mut least) = (Clip::NONE, f64::INFINITY);
+        for round in 0..2 {
+            let clips = if round == 0 { Clip::even() } else { best.around(self.top) };
+            let mut grids = [range.grid(Clip::NONE); LANES];
+            for (grid, &clip) in grids.iter_mut().zip(&clips) {
+                *grid = range.grid(clip);
             }
-            let mut grids = [clipped(first); LANES];
-            for (i, grid) in grids.iter_mut().enumerate() {
-                *grid = clipped((first - i as u32).max(*STEPS.start()));
-            }
-            for (i, error) in self.errors(&grids).into_iter().enumerate() {
+            for (error, &clip) in self.errors(&grids).into_iter().zip(&clips) {
                 if error < least {
-                    (best, least) = (first - i as u32, error);
+                    (best, least) = (clip, error);
                 }
             }
         }
-        clipped(best)
+        range.grid(best)
     }
 
     /// The squared error on each of 16 grids, one grid a lane.
@@ -192,24 +241,6 @@ impl<const WEIGHTED: bool> Search<'_, WEIGHTED> {
             total[i] = grids[i].in_weights(total[i]);
         }
         total
-    }
-
-    /// The part of the squared error that is due to values outside the range of a grid.
-    #[inline(always)]
-    fn outside(&self, grid: Grid) -> f64 {
-        let mut total = 0.0;
-        for start in (0..self.x.len()).step_by(BLOCK) {
-            let mut sum = [0.0_f32; LANES];
-            self.for_lanes(start, grid.offset, |x, h| {
-                for i in 0..LANES {
-                    let v = (x[i] - grid.offset) * grid.inverse;
-                    let o = v - clamp(v, self.top);
-                    sum[i] += if WEIGHTED { o * o * h[i] } else { o * o };
-                }
-            });
-            total += f64::from(fold(sum));
-        }
-        grid.in_weights(total)
     }
 
     /// The sums that a refit needs, and the squared error.

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+# The models here are small: more threads only get into each other's way. To be set before numpy is loaded.
+for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
 import numpy as np
 import pytest
 
