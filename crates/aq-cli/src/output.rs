@@ -17,12 +17,22 @@ pub(crate) fn json(value: &Value) {
 
 /// Prints a warning on stderr.
 pub(crate) fn warn(message: &str) {
-    let _ = writeln!(std::io::stderr(), "{}: {}", style("warning").yellow().bold().for_stderr(), printable(message));
+    let _ = writeln!(
+        std::io::stderr(),
+        "{}: {}",
+        style("warning").yellow().bold().for_stderr(),
+        printable(message)
+    );
 }
 
 /// Prints an error on stderr.
 pub(crate) fn error(error: &dyn std::error::Error) {
-    let _ = writeln!(std::io::stderr(), "{}: {}", style("error").red().bold().for_stderr(), printable(&error.to_string()));
+    let _ = writeln!(
+        std::io::stderr(),
+        "{}: {}",
+        style("error").red().bold().for_stderr(),
+        printable(&error.to_string())
+    );
 }
 
 /// `text` with control characters escaped and cut at 2,000 characters.

@@ -36,7 +36,6 @@ pub(crate) struct TensorQuality {
 pub(crate) fn run_blocks(
     tasks: &[TensorTask<'_>],
     budget: Budget,
-    block_bytes: u64,
     cancel: &AtomicBool,
     progress: &mut dyn Progress,
     write: &mut dyn FnMut(&mut dyn SlabStream) -> aq_io::Result<()>,
@@ -49,7 +48,7 @@ pub(crate) fn run_blocks(
     pool.in_place_scope(|scope| {
         let line = &line;
         for _ in 0..budget.workers {
-            scope.spawn(move |_| work(line, tasks, block_bytes, cancel));
+            scope.spawn(move |_| work(line, tasks, budget.block, cancel));
         }
         let mut output = Output::new(line, tasks, cancel, progress);
         let written = write(&mut output);

@@ -65,7 +65,8 @@ fn mean_squares(samples: &dyn Source, index: usize, tensor: &StoredTensor) -> Re
     let info = &samples.tensors()[index].info;
     let cols = tensor.info.cols();
     if info.shape().last() != Some(&cols) || info.elements() == 0 {
-        let reason = format!("shape {:?} does not fit the {cols} inputs of {}", info.shape(), tensor.info.name());
+        let reason =
+            format!("shape {:?} does not fit the {cols} inputs of {}", info.shape(), tensor.info.name());
         return Err(IoError::tensor(samples.path(), info.name(), reason).into());
     }
     let rows = info.elements() / cols;

@@ -67,7 +67,11 @@ pub fn compare(original: &Path, quantized: &Path, cancel: &AtomicBool) -> Result
     };
     let tensors = pairs.par_iter().map(one).collect::<Result<Vec<_>>>()?;
     let params = b.tensors().iter().map(|t| t.info.elements()).sum();
-    Ok(ModelComparison { tensors, only_in_one, bits_per_weight: bits_per_weight(path_bytes(quantized), params) })
+    Ok(ModelComparison {
+        tensors,
+        only_in_one,
+        bits_per_weight: bits_per_weight(path_bytes(quantized), params),
+    })
 }
 
 /// Compares tensor `i` of `a` with tensor `j` of `b`, row by row as the quantizer does.
@@ -84,18 +88,30 @@ pub(crate) fn compare_tensor(
         return Err(IoError::tensor(b.path(), y.name(), reason).into());
     }
     let cols = x.cols().max(1);
-    let step = (CHUNK / cols).max(1) * cols;
+    let rows_at_once = (CHUNK / cols).max(1);
+    // Sums are taken slab by slab, as the quantizer takes them, so that both give the same bits.
+    let slab_rows = match b.tensors()[j].encoding {
+        Encoding::Raw => x.rows().max(1),
+        encoding => aq_core::slab_rows(y, &encoding),
+    };
     let (mut read_a, mut read_b) = (WeightReader::default(), WeightReader::default());
-    let mut total = Comparison::default();
-    for start in (0..x.elements()).step_by(step as usize) {
+    let (mut total, mut slab) = (Comparison::default(), Comparison::default());
+    let rows = x.elements() / cols;
+    let mut row = 0;
+    while row < rows {
         if cancel.load(Ordering::Relaxed) {
             return Err(EngineError::Interrupted);
         }
-        let count = step.min(x.elements() - start) as usize;
-        let w = read_a.read(a, i, start, count)?;
-        let q = read_b.read(b, j, start, count)?;
+        let slab_end = (row / slab_rows + 1) * slab_rows;
+        let n = rows_at_once.min(slab_end.min(rows) - row);
+        let w = read_a.read(a, i, row * cols, (n * cols) as usize)?;
+        let q = read_b.read(b, j, row * cols, (n * cols) as usize)?;
         for (w, q) in w.chunks(cols as usize).zip(q.chunks(cols as usize)) {
-            total.merge(&aq_kernels::metric::compare(w, q));
+            slab.merge(&aq_kernels::metric::compare(w, q));
+        }
+        row += n;
+        if row == slab_end || row == rows {
+            total.merge(&std::mem::take(&mut slab));
         }
     }
     Ok(total)

@@ -193,9 +193,14 @@ mod tests {
 
     #[test]
     fn both_vocabularies_are_read_and_flags_win() {
-        let file = options("deployment_profile: edge\nbit_width: 4\ngroup_size: 128\nstreaming_mode: true\nnum_threads: 2\n")
-            .expect("a good file");
-        assert_eq!((file.bits, file.group_size, file.threads, file.streaming), (Some(4), Some(128), Some(2), true));
+        let file = options(
+            "deployment_profile: edge\nbit_width: 4\ngroup_size: 128\nstreaming_mode: true\nnum_threads: 2\n",
+        )
+        .expect("a good file");
+        assert_eq!(
+            (file.bits, file.group_size, file.threads, file.streaming),
+            (Some(4), Some(128), Some(2), true)
+        );
         let flags = JobOptions { bits: Some(8), ..JobOptions::default() };
         let both = flags.over(file);
         assert_eq!((both.bits, both.profile.as_deref()), (Some(8), Some("edge")));

@@ -15,7 +15,13 @@ use crate::{EngineError, Result, verify};
 ///
 /// # Errors
 /// When a file cannot be read or written, or the destination exists and `force` is false.
-pub fn dequantize(input: &Path, output: &Path, dtype: DType, force: bool, cancel: &AtomicBool) -> Result<u64> {
+pub fn dequantize(
+    input: &Path,
+    output: &Path,
+    dtype: DType,
+    force: bool,
+    cancel: &AtomicBool,
+) -> Result<u64> {
     let source = aq_io::open(input, Access::Positioned)?;
     let plain = |t: &StoredTensor| {
         let info = match t.encoding {
@@ -41,8 +47,12 @@ pub fn convert(input: &Path, output: &Path, force: bool, cancel: &AtomicBool) ->
         return dequantize(input, output, DType::F32, force, cancel);
     }
     let source = aq_io::open(input, Access::Positioned)?;
-    let metadata: Vec<(String, String)> =
-        source.metadata().iter().filter(|(k, _)| k.starts_with("aq.")).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let metadata: Vec<(String, String)> = source
+        .metadata()
+        .iter()
+        .filter(|(k, _)| k.starts_with("aq."))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     let tensors = source.tensors().to_vec();
     write(&*source, output, format, &tensors, &metadata, force, cancel)
 }
@@ -58,7 +68,8 @@ fn write(
 ) -> Result<u64> {
     let options = CreateOptions { force, header_metadata: metadata.to_vec(), ..CreateOptions::default() };
     let mut sink = aq_io::create(output, format, &options)?;
-    let mut slabs = Rewritten { source, tensors, cancel, tensor: 0, slab: 0, spare: Vec::new(), failed: None };
+    let mut slabs =
+        Rewritten { source, tensors, cancel, tensor: 0, slab: 0, spare: Vec::new(), failed: None };
     let written = sink.write(tensors, &mut slabs);
     match (slabs.failed, written) {
         (Some(error), _) => return Err(error),

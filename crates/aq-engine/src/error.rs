@@ -87,9 +87,8 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_exit_code() {
-        let os = |kind: std::io::ErrorKind| {
-            EngineError::Io(IoError::Os { path: "f".into(), source: kind.into() })
-        };
+        let os =
+            |kind: std::io::ErrorKind| EngineError::Io(IoError::Os { path: "f".into(), source: kind.into() });
         let cases = [
             (EngineError::Usage("u".into()), 2),
             (EngineError::Config("c".into()), 4),

@@ -20,6 +20,14 @@ pub(crate) struct Model {
     pub(crate) fallbacks: Vec<Fallback>,
 }
 
+/// A model that was opened, and the component it is when it comes from a pipeline.
+pub struct OpenModel {
+    /// Name of the component.
+    pub component: Option<String>,
+    /// The model.
+    pub source: Box<dyn Source>,
+}
+
 /// A pipeline and the components to quantize, at least one.
 pub(crate) struct Chosen {
     pub(crate) pipeline: Pipeline,
@@ -71,8 +79,7 @@ pub(crate) fn open(job: &Job) -> Result<Input> {
 pub(crate) fn open_model(path: &std::path::Path, job: &Job) -> Result<Model> {
     let source = aq_io::open(path, Access::Positioned)?;
     let bytes: u64 = (0..source.tensors().len()).map(|i| source.stored_bytes(i)).sum();
-    let memory_limit =
-        job.memory_limit.unwrap_or_else(|| memory::available().unwrap_or(ASSUMED_FREE) / 2);
+    let memory_limit = job.memory_limit.unwrap_or_else(|| memory::available().unwrap_or(ASSUMED_FREE) / 2);
     let mut fallbacks = Vec::new();
     if job.streaming {
         return Ok(Model { source, memory_limit, fallbacks });
@@ -95,9 +102,10 @@ pub(crate) fn open_model(path: &std::path::Path, job: &Job) -> Result<Model> {
 
 impl Chosen {
     /// Opens every chosen component, with its name.
-    pub(crate) fn open_components(&self) -> Result<Vec<(Option<String>, Box<dyn Source>)>> {
+    pub(crate) fn open_components(&self) -> Result<Vec<OpenModel>> {
         let open = |name: &String| {
-            Ok((Some(name.clone()), aq_io::open(&self.path(name), Access::Positioned)?))
+            let source = aq_io::open(&self.path(name), Access::Positioned)?;
+            Ok(OpenModel { component: Some(name.clone()), source })
         };
         self.components.iter().map(open).collect()
     }

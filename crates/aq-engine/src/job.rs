@@ -12,7 +12,10 @@ use crate::{EngineError, Result, Rule, parse_size};
 
 /// Options as a user gives them; everything but the input may be left out.
 #[derive(Debug, Clone, Default)]
-#[allow(missing_docs, reason = "each field is the command-line option of the same name; see `aq quantize --help`")]
+#[allow(
+    missing_docs,
+    reason = "each field is the command-line option of the same name; see `aq quantize --help`"
+)]
 pub struct JobOptions {
     pub input: PathBuf,
     pub output: Option<PathBuf>,

@@ -38,6 +38,7 @@ pub use compare::{ModelComparison, TensorComparison, compare};
 pub use config::read_config;
 pub use convert::{convert, dequantize};
 pub use error::{EngineError, Result};
+pub use input::OpenModel;
 pub use inspect::{inspect, inspect_json};
 pub use job::{Job, JobOptions};
 pub use plan::{ModelPlan, make_plan, plan_json};

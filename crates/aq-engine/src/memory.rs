@@ -10,6 +10,8 @@ const BASE_BYTES: u64 = 24 << 20;
 pub(crate) struct Budget {
     /// Worker threads.
     pub(crate) workers: usize,
+    /// Source bytes read at a time.
+    pub(crate) block: u64,
     /// Slabs claimed or finished but not yet written.
     pub(crate) in_flight: usize,
 }
@@ -28,7 +30,7 @@ impl Budget {
     ///
     /// # Errors
     /// [`EngineError::Memory`] when not even one worker with two slabs fits.
-    pub(crate) fn new(limit: u64, threads: usize, need: Need) -> Result<Self> {
+    pub(crate) fn new(limit: u64, threads: usize, block: u64, need: Need) -> Result<Self> {
         let room = limit.saturating_sub(BASE_BYTES);
         let minimum = need.worker + 2 * need.slab;
         if room < minimum {
@@ -42,7 +44,7 @@ impl Budget {
         let workers = ((room / per_worker.max(1)) as usize).clamp(1, threads.max(1));
         let left = room - workers as u64 * need.worker;
         let in_flight = ((left / need.slab.max(1)) as usize).clamp(2, 4 * workers);
-        Ok(Self { workers, in_flight })
+        Ok(Self { workers, block, in_flight })
     }
 }
 
@@ -71,13 +73,13 @@ mod tests {
     #[test]
     fn a_budget_shrinks_to_fit_and_says_when_it_cannot() {
         let need = Need { worker: 4 << 20, slab: 2 << 20 };
-        let roomy = Budget::new(1 << 30, 8, need).expect("fits");
+        let roomy = Budget::new(1 << 30, 8, 1 << 20, need).expect("fits");
         assert_eq!((roomy.workers, roomy.in_flight), (8, 32));
-        let tight = Budget::new(BASE_BYTES + (9 << 20), 8, need).expect("one worker fits");
+        let tight = Budget::new(BASE_BYTES + (9 << 20), 8, 1 << 20, need).expect("one worker fits");
         assert_eq!(tight.workers, 1);
         let used = |b: Budget| b.workers as u64 * need.worker + b.in_flight as u64 * need.slab;
         assert!(used(tight) <= 9 << 20);
-        let error = Budget::new(BASE_BYTES, 8, need).expect_err("too small");
+        let error = Budget::new(BASE_BYTES, 8, 1 << 20, need).expect_err("too small");
         assert_eq!(error.exit_code(), 6);
     }
 }

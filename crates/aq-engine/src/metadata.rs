@@ -41,6 +41,7 @@ pub(crate) fn footer(
 pub(crate) fn fingerprint(job: &Job, source: &dyn Source, plan: &ModelPlan) -> String {
     let path = std::path::absolute(source.path()).unwrap_or_else(|_| source.path().into());
     let changed = std::fs::metadata(&path).and_then(|m| m.modified()).ok();
-    let text = format!("{} {:?} {path:?} {changed:?} {}", job.settings(), plan.plan, env!("CARGO_PKG_VERSION"));
+    let text =
+        format!("{} {:?} {path:?} {changed:?} {}", job.settings(), plan.plan, env!("CARGO_PKG_VERSION"));
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
 }

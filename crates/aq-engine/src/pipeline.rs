@@ -39,8 +39,15 @@ pub(crate) fn run(
     let mut whole: Option<Report> = None;
     for name in &chosen.components {
         let model = input::open_model(&chosen.path(name), job)?;
-        let report =
-            run_model(job, model, &folder.path().join(name), OutputFormat::Folder, registry, cancel, progress)?;
+        let report = run_model(
+            job,
+            model,
+            &folder.path().join(name),
+            OutputFormat::Folder,
+            registry,
+            cancel,
+            progress,
+        )?;
         whole = Some(match whole {
             None => prefixed(report, name),
             Some(whole) => merged(whole, prefixed(report, name)),

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use aq_core::{Decision, Encoding, LayerPlan, LayerStats, Plan, PlannedTensor, StoredTensor, StrategyId, TensorInfo};
+use aq_core::{
+    Decision, Encoding, LayerPlan, LayerStats, Plan, PlannedTensor, StoredTensor, StrategyId, TensorInfo,
+};
 use serde_json::{Value, json};
 
 use crate::architecture::{self, Architecture};
@@ -39,10 +41,7 @@ pub fn make_plan(path: &Path, tensors: &[StoredTensor], job: &Job, registry: &Re
         let decision = decide(&t.info, job, registry, architecture, params)?;
         Ok(PlannedTensor { info: t.info.clone(), decision })
     };
-    Ok(ModelPlan {
-        plan: Plan { tensors: tensors.iter().map(decide).collect::<Result<_>>()? },
-        architecture,
-    })
+    Ok(ModelPlan { plan: Plan { tensors: tensors.iter().map(decide).collect::<Result<_>>()? }, architecture })
 }
 
 fn decide(

@@ -45,8 +45,7 @@ impl Rule {
     /// ```
     pub fn parse(text: &str) -> Result<Self> {
         let bad = |why: String| EngineError::Config(format!("rule {text:?}: {why}"));
-        let (pattern, spec) =
-            text.rsplit_once('=').ok_or_else(|| bad("expected REGEX=SPEC".into()))?;
+        let (pattern, spec) = text.rsplit_once('=').ok_or_else(|| bad("expected REGEX=SPEC".into()))?;
         let pattern = Regex::new(pattern).map_err(|e| bad(one_line(&e.to_string())))?;
         let spec = parse_spec(spec.trim()).map_err(bad)?;
         Ok(Self { text: text.into(), pattern, spec })

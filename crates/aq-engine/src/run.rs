@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use aq_core::StoredTensor;
-use aq_io::{CreateOptions, OutputFormat, Source};
+use aq_io::{CreateOptions, OutputFormat};
 
 use crate::blocks::{TensorQuality, run_blocks};
 use crate::calibration::Importance;
-use crate::input::{self, Input};
+use crate::input::{self, Input, OpenModel};
 use crate::memory;
 use crate::plan::make_plan;
 use crate::registry::Registry;
@@ -55,7 +55,7 @@ pub(crate) fn run_model(
     }
     let importance = Importance::read(job.calibration.as_deref(), source.tensors(), progress)?;
     let tasks = make_tasks(source, &plan.plan, registry, &importance)?;
-    let (budget, need) = plan_budget(&tasks, job, model.memory_limit)?;
+    let budget = plan_budget(&tasks, job, model.memory_limit)?;
 
     let options = CreateOptions {
         force: job.force,
@@ -72,7 +72,7 @@ pub(crate) fn run_model(
 
     progress.start(new.iter().map(|t| t.stored.info.bytes()).sum(), new.len());
     let mut write = |slabs: &mut dyn aq_io::SlabStream| sink.write(&stored, slabs);
-    quality.extend(run_blocks(new, budget, job.block_bytes.min(need.block), cancel, progress, &mut write)?);
+    quality.extend(run_blocks(new, budget, cancel, progress, &mut write)?);
 
     let metadata = metadata::footer(job, &plan, &stored, &quality);
     let pending = sink.finish(&metadata)?;
@@ -107,9 +107,9 @@ fn reports(plan: &aq_core::Plan, stored: &[StoredTensor], quality: &[TensorQuali
 ///
 /// # Errors
 /// See [`EngineError`].
-pub fn open_for_plan(job: &Job) -> Result<Vec<(Option<String>, Box<dyn Source>)>> {
+pub fn open_for_plan(job: &Job) -> Result<Vec<OpenModel>> {
     match input::open(job)? {
-        Input::Model(model) => Ok(vec![(None, model.source)]),
+        Input::Model(model) => Ok(vec![OpenModel { component: None, source: model.source }]),
         Input::Pipeline(chosen) => chosen.open_components(),
     }
 }

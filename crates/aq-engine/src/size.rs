@@ -16,9 +16,7 @@ use crate::{EngineError, Result};
 pub fn parse_size(text: &str) -> Result<u64> {
     let bad = || EngineError::Config(format!("{text:?} is not a size such as 512MiB, 4G or 1.9GB"));
     let text_trimmed = text.trim();
-    let digits = text_trimmed
-        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
-        .unwrap_or(text_trimmed.len());
+    let digits = text_trimmed.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text_trimmed.len());
     let (number, unit) = text_trimmed.split_at(digits);
     let number: f64 = number.parse().map_err(|_| bad())?;
     let factor = match unit.trim().to_ascii_lowercase().as_str() {

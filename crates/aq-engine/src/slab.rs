@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aq_core::{
-    DType, EncodedRows, Encoding, LayerInputs, LayerPlan, LayerStats, QuantStrategy, RowData, RowQuantizer, Rows,
-    Scratch, StoredTensor,
+    DType, EncodedRows, Encoding, LayerInputs, LayerPlan, LayerStats, QuantStrategy, RowData, RowQuantizer,
+    Rows, Scratch, StoredTensor,
 };
 use aq_io::Source;
 use aq_kernels::metric::Comparison;
@@ -206,12 +206,18 @@ impl SlabWorker {
         if let Some(at) = aq_kernels::metric::first_non_finite(weights) {
             let what = if weights[at].is_nan() { "NaN" } else { "an infinite value" };
             let (row, col) = (first + (at / cols) as u64, at % cols);
-            return Err(task.fail(format!("holds {what} at row {row}, column {col}; only finite weights can be quantized")));
+            return Err(task.fail(format!(
+                "holds {what} at row {row}, column {col}; only finite weights can be quantized"
+            )));
         }
         let block = Rows { data: RowData::F32(weights), cols, first_row: first };
         quantizer.quantize_rows(block, &mut self.scratch, rows)?;
         if rows.row_count != in_slab + n {
-            return Err(EngineError::Internal(format!("a strategy gave {} rows of {}", rows.row_count, in_slab + n)));
+            return Err(EngineError::Internal(format!(
+                "a strategy gave {} rows of {}",
+                rows.row_count,
+                in_slab + n
+            )));
         }
         self.decoded.resize(weights.len(), 0.0);
         aq_codec::decode(

@@ -24,7 +24,12 @@ pub(crate) fn make_tasks<'a>(
             Decision::Keep { .. } => Work::Copy,
             Decision::Quantize(layer) => {
                 let importance = importance.of(planned.info.name());
-                Work::Quantize(Layer::new(strategy(registry, &layer.method)?, layer, &planned.info, importance))
+                Work::Quantize(Layer::new(
+                    strategy(registry, &layer.method)?,
+                    layer,
+                    &planned.info,
+                    importance,
+                ))
             }
         };
         let stored = StoredTensor { info: original.info.clone(), encoding };
@@ -34,23 +39,17 @@ pub(crate) fn make_tasks<'a>(
     plan.tensors.iter().enumerate().map(task).collect()
 }
 
-/// What the loop may use, with the block size that fits.
-pub(crate) struct BlockNeed {
-    /// Source bytes read at a time.
-    pub(crate) block: u64,
-}
-
 /// Splits the memory limit among workers and slabs in flight.
 ///
 /// # Errors
 /// [`crate::EngineError::Memory`] when the largest slab does not fit.
-pub(crate) fn plan_budget(tasks: &[TensorTask<'_>], job: &Job, limit: u64) -> Result<(Budget, BlockNeed)> {
+pub(crate) fn plan_budget(tasks: &[TensorTask<'_>], job: &Job, limit: u64) -> Result<Budget> {
     let block = job.block_bytes.min((limit / 64).max(64 << 10));
     let need = tasks.iter().fold(Need::default(), |need, task| {
         let mine = task_need(task, block);
         Need { worker: need.worker.max(mine.worker), slab: need.slab.max(mine.slab) }
     });
-    Ok((Budget::new(limit, job.threads, need)?, BlockNeed { block }))
+    Budget::new(limit, job.threads, block, need)
 }
 
 fn task_need(task: &TensorTask<'_>, block: u64) -> Need {

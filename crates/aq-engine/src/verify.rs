@@ -29,6 +29,9 @@ pub struct Verified {
 /// The first damage found, by tensor and row; [`EngineError::Io`] when the file is not one of ours.
 pub fn verify(path: &Path, cancel: &AtomicBool) -> Result<Verified> {
     let source = aq_io::open(path, Access::Positioned)?;
+    if source.format() == aq_io::Format::Folder {
+        aq_io::verify_folder(path)?;
+    }
     let slabs: Vec<(usize, u64)> = source
         .tensors()
         .iter()
@@ -50,11 +53,9 @@ fn check_slab(source: &dyn Source, index: usize, slab: u64, buffer: &mut Vec<u8>
     let parts = source.read_slab(index, slab, buffer)?;
     if stored.encoding != Encoding::Raw {
         let (_, count) = aq_core::slab_range(&stored.info, &stored.encoding, slab);
-        aq_codec::check(&stored.encoding, &stored.info, parts, count).map_err(|e| {
-            EngineError::Verify {
-                path: source.path().into(),
-                reason: format!("tensor {:?}, slab {slab}: {e}", stored.info.name()),
-            }
+        aq_codec::check(&stored.encoding, &stored.info, parts, count).map_err(|e| EngineError::Verify {
+            path: source.path().into(),
+            reason: format!("tensor {:?}, slab {slab}: {e}", stored.info.name()),
         })?;
     }
     Ok((parts.codes.len() + parts.scales.len() + parts.offsets.len() + parts.extra.len()) as u64)

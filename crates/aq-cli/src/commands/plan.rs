@@ -1,6 +1,8 @@
 //! `aq plan` and `aq quantize --dry-run`
 
-use aq_engine::{Job, JobOptions, Registry, Result, format_size, make_plan, open_for_plan, plan_json};
+use aq_engine::{
+    Job, JobOptions, OpenModel, Registry, Result, format_size, make_plan, open_for_plan, plan_json,
+};
 use serde_json::{Value, json};
 
 use crate::args::{PlanArgs, QuantizeArgs};
@@ -31,7 +33,7 @@ fn plan(options: JobOptions) -> Result<Value> {
     let registry = Registry::default();
     let job = Job::new(options, &registry)?;
     let mut plans = Vec::new();
-    for (component, source) in open_for_plan(&job)? {
+    for OpenModel { component, source } in open_for_plan(&job)? {
         let plan = make_plan(source.path(), source.tensors(), &job, &registry)?;
         let mut plan = plan_json(&plan, source.tensors(), &registry)?;
         if let Some(component) = component {

@@ -1,0 +1,65 @@
+//! The bytes of the output depend on the model and the settings, and on nothing else.
+
+use aq_engine::JobOptions;
+
+use crate::model::{Fixture, quantize, tensors};
+
+#[test]
+fn resources_never_change_a_byte() {
+    let fixture = Fixture::new(&tensors());
+    for (method, bits) in [("minmax", 3), ("ls", 2)] {
+        let base = |name: &str| JobOptions {
+            method: Some(method.into()),
+            bits: Some(bits),
+            threads: Some(1),
+            force: true,
+            ..fixture.options(name)
+        };
+        quantize(base("a.parquet")).expect("quantizes");
+        let expected = std::fs::read(fixture.path("a.parquet")).expect("written");
+        let cases = [
+            JobOptions { threads: Some(2), ..base("b.parquet") },
+            JobOptions { threads: Some(5), block_size: Some("64KiB".into()), ..base("b.parquet") },
+            JobOptions { block_size: Some("16MiB".into()), streaming: true, ..base("b.parquet") },
+            JobOptions { memory_limit: Some("64MiB".into()), threads: Some(2), ..base("b.parquet") },
+        ];
+        for case in cases {
+            let what = format!("{case:?}");
+            quantize(case).expect("quantizes");
+            assert!(std::fs::read(fixture.path("b.parquet")).expect("written") == expected, "{what}");
+        }
+    }
+}
+
+#[test]
+fn the_report_counts_what_the_file_holds() {
+    let fixture = Fixture::new(&tensors());
+    let options = JobOptions { bits: Some(4), group_size: Some(128), ..fixture.options("out.parquet") };
+    let report = quantize(options).expect("quantizes");
+    assert_eq!(report.output_bytes, std::fs::metadata(fixture.path("out.parquet")).expect("written").len());
+    let json = report.json();
+    let fc1 = &json["tensors"][0];
+    assert_eq!(fc1["bits_per_weight"], 4.25, "4 bits and two f16 for each 128 of 9 * 128 weights");
+    assert_eq!(json["tensors"][1]["kept_reason"], "rank 1");
+    assert_eq!(json["quantized"]["tensors"], 3);
+    let slope = fc1["slope"].as_f64().expect("measured");
+    assert!((slope - 1.0).abs() < 1e-3, "{slope}");
+}
+
+#[test]
+fn rules_decide_before_skip_lists() {
+    let fixture = Fixture::new(&tensors());
+    let options = JobOptions {
+        tensor_types: vec!["fc1=skip".into(), "fc2=minmax:8:0".into(), r"\.weight$=3".into()],
+        ..fixture.options("out.arrow")
+    };
+    let json = quantize(options).expect("quantizes").json();
+    let by_name = |name: &str| {
+        let all = json["tensors"].as_array().expect("tensors").clone();
+        all.into_iter().find(|t| t["name"] == name).expect(name)
+    };
+    assert_eq!(by_name("blocks.0.fc1.weight")["kept_reason"], "rule");
+    let fc2 = by_name("blocks.0.fc2.weight");
+    assert_eq!((&fc2["method"], &fc2["bits"], &fc2["group_size"]), (&"minmax".into(), &8.into(), &0.into()));
+    assert_eq!(by_name("blocks.0.conv.weight")["bits"], 3);
+}

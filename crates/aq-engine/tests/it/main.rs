@@ -1,0 +1,7 @@
+//! The engine from outside: what a job writes, and what it leaves behind when it fails.
+
+mod failure;
+mod invariance;
+mod model;
+mod pipeline;
+mod resume;
