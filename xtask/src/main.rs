@@ -6,6 +6,8 @@ mod layers;
 mod process;
 mod test;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// Developer commands of ArrowQuant.
@@ -26,10 +28,17 @@ enum Command {
     Layers,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Args::parse().command {
+fn main() -> ExitCode {
+    let done = match Args::parse().command {
         Command::Check => check::run(),
         Command::Test => test::run(),
         Command::Layers => layers::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
