@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{FORMAT_VERSION, MANIFEST, PART_WEIGHTS, Part, SCHEMA, journal, part_ranges};
 use crate::columnar::ParquetSink;
-use crate::output::{CreateOptions, FileWriter, Out, StagedFolder, out, sync_folder};
+use crate::output::{CreateOptions, FileWriter, Out, StagedFolder, close, out, sync_folder};
 use crate::{IoError, PendingOutput, Result, Resumed, Sink, SlabStream};
 
 /// Writes parts into a staged folder and records each one that is durable.
@@ -69,10 +69,9 @@ impl FolderSink {
         let name = part_name(number);
         let path = self.path(&name);
         let file = File::create(&path).map_err(IoError::os(&path))?;
-        let mut sink = ParquetSink::<Out>::new(out(file), &path)?;
+        let mut sink = ParquetSink::<Out>::new(out(file, true), &path)?;
         sink.write(tensors, &mut PartStream { slabs, first })?;
-        let written = FileWriter::finish(sink, &[])?.into_inner();
-        let written = written.map_err(|e| IoError::os(&path)(e.into_error()))?;
+        let written = close(FileWriter::finish(sink, &[])?).map_err(IoError::os(&path))?;
         written.file.sync_all().map_err(IoError::os(&path))?;
         sync_folder(self.folder.path())?;
         Ok(Part::new(name, written.bytes, &written.hash, tensors.len()))

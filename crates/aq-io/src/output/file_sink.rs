@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::CreateOptions;
 use super::atomic_file::AtomicFile;
+use super::early_sync::EarlySync;
 use crate::columnar::{ArrowSink, ParquetSink};
 use crate::safetensors::SafetensorsSink;
 use crate::{IoError, PendingOutput, Result, Sink, SlabStream};
@@ -16,25 +17,47 @@ use crate::{IoError, PendingOutput, Result, Sink, SlabStream};
 /// What formats write to. Small writes are gathered; those of a MiB or more pass through.
 pub(crate) type Out = BufWriter<OutFile>;
 
-/// A file being written, with the hash and number of the bytes it took.
+/// A file being written, with the number of the bytes it took and, where it is wanted, their hash.
 pub(crate) struct OutFile {
+    file: File,
+    early: EarlySync,
+    hash: Option<Xxh3>,
+    bytes: u64,
+}
+
+/// A file that was written; not yet synced.
+pub(crate) struct Written {
     /// The file.
     pub(crate) file: File,
-    /// Hash of the bytes so far.
+    /// Hash of its bytes; that of nothing when none was wanted.
     pub(crate) hash: Xxh3,
-    /// Number of bytes so far.
+    /// Number of its bytes.
     pub(crate) bytes: u64,
 }
 
-/// A buffered writer to `file`.
-pub(crate) fn out(file: File) -> Out {
-    BufWriter::with_capacity(1 << 20, OutFile { file, hash: Xxh3::new(), bytes: 0 })
+/// A buffered writer to `file`, which hashes what passes when `hashed`.
+pub(crate) fn out(file: File, hashed: bool) -> Out {
+    let early = EarlySync::new(&file);
+    BufWriter::with_capacity(1 << 20, OutFile { file, early, hash: hashed.then(Xxh3::new), bytes: 0 })
+}
+
+/// Writes what is still gathered.
+///
+/// # Errors
+/// What the operating system says, also about bytes written earlier.
+pub(crate) fn close(out: Out) -> std::io::Result<Written> {
+    let OutFile { file, early, hash, bytes } = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    early.finish()?;
+    Ok(Written { file, hash: hash.unwrap_or_default(), bytes })
 }
 
 impl Write for OutFile {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let n = self.file.write(bytes)?;
-        self.hash.update(bytes.get(..n).unwrap_or(bytes));
+        if let Some(hash) = &mut self.hash {
+            hash.update(bytes.get(..n).unwrap_or(bytes));
+        }
+        self.early.wrote(n as u64);
         self.bytes += n as u64;
         Ok(n)
     }
@@ -82,7 +105,7 @@ pub(super) fn create<F: FileWriter + 'static>(
     start: impl FnOnce(Out) -> Result<F>,
 ) -> Result<Box<dyn Sink>> {
     let file = AtomicFile::create(path, options.force)?;
-    let format = start(out(file.handle()?))?;
+    let format = start(out(file.handle()?, false))?;
     Ok(Box::new(FileSink { format, file, destination: path.into() }))
 }
 
@@ -93,8 +116,7 @@ impl<F: FileWriter> Sink for FileSink<F> {
 
     fn finish(self: Box<Self>, metadata: &[(String, String)]) -> Result<Box<dyn PendingOutput>> {
         let Self { format, file, destination } = *self;
-        let out = format.finish(metadata)?.into_inner();
-        let bytes = out.map_err(|e| IoError::os(&destination)(e.into_error()))?.bytes;
+        let bytes = close(format.finish(metadata)?).map_err(IoError::os(&destination))?.bytes;
         Ok(Box::new(PendingFile { file, bytes }))
     }
 }
