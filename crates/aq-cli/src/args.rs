@@ -51,13 +51,13 @@ pub(crate) struct QuantizeArgs {
     #[command(flatten)]
     pub(crate) resources: ResourceArgs,
     /// Replace an existing output
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(crate) force: bool,
     /// Continue a folder output that was stopped
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(crate) resume: bool,
     /// Show what would happen, in bytes, and stop
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) show: ShowArgs,

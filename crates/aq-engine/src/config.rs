@@ -82,12 +82,9 @@ fn set(options: &mut JobOptions, key: &str, value: &Value) -> Result<(), String>
         "seed" => options.seed = Some(whole(value)?),
         "format" => options.format = Some(string(value)?),
         "allow_requantize" => options.allow_requantize = switch(value)?,
-        "num_time_groups" => {
-            whole(value)?;
-        }
-        "enable_time_aware" | "enable_spatial" => {
-            switch(value)?;
-        }
+        "num_time_groups" if whole(value)? > 0 => options.unused.push(key.into()),
+        "enable_time_aware" | "enable_spatial" if switch(value)? => options.unused.push(key.into()),
+        "num_time_groups" | "enable_time_aware" | "enable_spatial" => {}
         other => return Err(unknown(other)),
     }
     Ok(())
@@ -175,6 +172,7 @@ impl JobOptions {
             resume: self.resume || lower.resume,
             allow_requantize: self.allow_requantize || lower.allow_requantize,
             seed: self.seed.or(lower.seed),
+            unused: list(self.unused, lower.unused),
         }
     }
 }
@@ -204,6 +202,9 @@ mod tests {
         let flags = JobOptions { bits: Some(8), ..JobOptions::default() };
         let both = flags.over(file);
         assert_eq!((both.bits, both.profile.as_deref()), (Some(8), Some("edge")));
+        let asks = options("num_time_groups: 10\nenable_time_aware: true\nenable_spatial: false\n")
+            .expect("a good file");
+        assert_eq!(asks.unused, ["enable_time_aware", "num_time_groups"], "what has no effect yet is told");
     }
 
     #[test]

@@ -20,6 +20,15 @@ pub(crate) struct Model {
     pub(crate) fallbacks: Vec<Fallback>,
 }
 
+fn unused(key: &str) -> Fallback {
+    Fallback {
+        tensor: None,
+        from: key.into(),
+        to: "off".into(),
+        reason: "it is about activations; only weights are quantized here".into(),
+    }
+}
+
 /// A model that was opened, and the component it is when it comes from a pipeline.
 pub struct OpenModel {
     /// Name of the component.
@@ -80,7 +89,7 @@ pub(crate) fn open_model(path: &std::path::Path, job: &Job) -> Result<Model> {
     let source = aq_io::open(path, Access::Positioned)?;
     let bytes: u64 = (0..source.tensors().len()).map(|i| source.stored_bytes(i)).sum();
     let memory_limit = job.memory_limit.unwrap_or_else(|| memory::available().unwrap_or(ASSUMED_FREE) / 2);
-    let mut fallbacks = Vec::new();
+    let mut fallbacks: Vec<Fallback> = job.unused.iter().map(|key| unused(key)).collect();
     if job.streaming {
         return Ok(Model { source, memory_limit, fallbacks });
     }

@@ -36,6 +36,7 @@ pub struct JobOptions {
     pub resume: bool,
     pub allow_requantize: bool,
     pub seed: Option<u64>,
+    pub unused: Vec<String>,
 }
 
 /// A checked job: from here on no option is invalid.
@@ -77,6 +78,8 @@ pub struct Job {
     pub allow_requantize: bool,
     /// Seed of everything random.
     pub seed: u64,
+    /// Keys of the configuration that ask for something that has no effect on weights alone.
+    pub unused: Vec<String>,
 }
 
 /// Source bytes read at a time by default: they and their f32 form stay in a core's cache.
@@ -142,6 +145,7 @@ impl Job {
             resume: options.resume,
             allow_requantize: options.allow_requantize,
             seed: options.seed.unwrap_or(0),
+            unused: options.unused,
         })
     }
 

@@ -1,5 +1,6 @@
 //! The engine from outside: what a job writes, and what it leaves behind when it fails.
 
+mod calibration;
 mod failure;
 mod invariance;
 mod model;
