@@ -1,9 +1,16 @@
 //! Developer commands, run as `cargo xtask COMMAND`. One file a command.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check;
+mod compare_bench;
+mod coverage;
+mod fuzz;
 mod layers;
+mod model;
 mod process;
+mod statistics;
+mod synthetic;
 mod test;
 
 use std::process::ExitCode;
@@ -26,6 +33,16 @@ enum Command {
     Test,
     /// Compare the crates' dependencies with the table in docs/architecture.md.
     Layers,
+    /// Measure speed and memory beside what bounds them, and write results.json, report.md and report.html.
+    Bench(bench::Args),
+    /// List the cases of two results.json whose ratio fell by more than 10 %, and fail when there is one.
+    CompareBench(compare_bench::Args),
+    /// Write a synthetic bfloat16 checkpoint with the tensor names and shapes of a public model.
+    Model(model::Args),
+    /// Run every fuzz target with cargo-fuzz on the nightly compiler.
+    Fuzz(fuzz::Args),
+    /// Show which lines the tests reach.
+    Coverage,
 }
 
 fn main() -> ExitCode {
@@ -33,6 +50,11 @@ fn main() -> ExitCode {
         Command::Check => check::run(),
         Command::Test => test::run(),
         Command::Layers => layers::run(),
+        Command::Bench(args) => bench::run(&args),
+        Command::CompareBench(args) => compare_bench::run(&args),
+        Command::Model(args) => model::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
+        Command::Coverage => coverage::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

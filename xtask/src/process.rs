@@ -26,6 +26,13 @@ pub(crate) fn metadata() -> anyhow::Result<Value> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
+/// Where cargo builds.
+pub(crate) fn target_directory() -> anyhow::Result<PathBuf> {
+    let metadata = metadata()?;
+    let path = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
+    Ok(path.into())
+}
+
 /// Any program, in the workspace root.
 pub(crate) fn program(name: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(name);

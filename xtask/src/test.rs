@@ -14,7 +14,7 @@ const PYTHON_TESTS: &str = "crates/aq-cli/tests/python";
 pub(crate) fn run() -> anyhow::Result<()> {
     rust_tests()?;
     process::run(&mut cargo(&["build", "--release", "--package", "aq-cli"]))?;
-    let target = target_directory()?;
+    let target = process::target_directory()?;
     let aq = target.join("release").join(format!("aq{}", std::env::consts::EXE_SUFFIX));
     let python = virtual_environment(&target.join("venv"))?;
     process::run(program(python).args(["-m", "pytest", "-q", PYTHON_TESTS]).env("AQ_BIN", aq))
@@ -27,12 +27,6 @@ fn rust_tests() -> anyhow::Result<()> {
         tests.args(["--exclude", "xtask"]);
     }
     process::run(&mut tests)
-}
-
-fn target_directory() -> anyhow::Result<PathBuf> {
-    let metadata = process::metadata()?;
-    let path = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
-    Ok(path.into())
 }
 
 /// The interpreter of the environment in `folder`, which is made and filled when something is missing.

@@ -96,15 +96,19 @@ pub struct AffineRow<'a> {
 /// let row = AffineRow { codes: &[0, 1, 15], scales: &[0.5], offsets: &[-1.0], exponent: 0 };
 /// push_row(&encoding, row, &mut out);
 /// let mut weights = [0.0; 3];
-/// decode_rows(&encoding, 3, out.parts(), 0, 1, &mut Vec::new(), &mut weights)?;
+/// decode_rows(&encoding, 3, out.parts(), 0, 1, &mut aq_codec::ReadScratch::default(), &mut weights)?;
 /// assert_eq!(weights, [-1.0, -0.5, 6.5]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn push_row(encoding: &AffineEncoding, row: AffineRow<'_>, out: &mut EncodedRows) {
-    let cols = row.codes.len();
-    let groups = encoding.group_size.groups(cols);
+    let groups = encoding.group_size.groups(row.codes.len());
     assert_eq!((row.scales.len(), row.offsets.len()), (groups, groups), "one scale and one offset a group");
     push_codes(encoding, row.codes, &mut out.codes);
+    push_grids(encoding, row, out);
+}
+
+/// Appends to `out` all of `row` but its codes, for whoever packed them there already.
+pub fn push_grids(encoding: &AffineEncoding, row: AffineRow<'_>, out: &mut EncodedRows) {
     push_f16(row.scales, &mut out.scales);
     match encoding.offset {
         OffsetKind::F16 => push_f16(row.offsets, &mut out.offsets),

@@ -1,11 +1,12 @@
 //! Reading rows of the `affine` codec, whose layout `affine.rs` describes.
 
-use aq_core::{AffineEncoding, OffsetKind, SlabParts};
-use aq_kernels::affine::{dequantize_offset, dequantize_zero};
-use aq_kernels::pack;
+use aq_core::{AffineEncoding, OffsetKind, RowData, SlabParts};
+use aq_kernels::decode::{Grids, Offsets, compare, dequantize};
+use aq_kernels::metric::Comparison;
+use aq_kernels::{Weights, WeightsMut, pack};
 use half::f16;
 
-use crate::{CodecError, row_bytes};
+use crate::{CodecError, RowBytes, row_bytes};
 
 /// Checks that the parts are exactly `row_count` rows of `cols` weights; `extra` may be empty.
 ///
@@ -35,9 +36,17 @@ pub(crate) fn exact(part: &'static str, bytes: &[u8], row_len: u64, rows: u64) -
     }
 }
 
+/// Reusable buffers for reading rows.
+#[derive(Debug, Default)]
+pub struct ReadScratch {
+    zeros: Vec<u8>,
+    scales: Vec<f32>,
+    offsets: Vec<f32>,
+}
+
 /// Decodes `row_count` rows from row `first_row` of a slab on into `out`, `row_count * cols` weights.
 ///
-/// `codes_scratch` is a reusable buffer. Any bytes decode to some `f32`; only wrong lengths are errors.
+/// Any bytes decode to some `f32`; only wrong lengths are errors.
 ///
 /// # Errors
 /// [`CodecError::PartLength`] when a part ends before the last row, [`CodecError::OutputLength`] when `out` does not
@@ -48,31 +57,43 @@ pub fn decode_rows(
     parts: SlabParts<'_>,
     first_row: usize,
     row_count: usize,
-    codes_scratch: &mut Vec<u8>,
+    scratch: &mut ReadScratch,
     out: &mut [f32],
 ) -> Result<(), CodecError> {
-    let row = row_bytes(encoding, cols);
-    let rows = (first_row, row_count);
-    let codes = span("codes", parts.codes, row.codes, rows)?;
-    let scales = span("scales", parts.scales, row.scales, rows)?;
-    let offsets = span("offsets", parts.offsets, row.offsets, rows)?;
-    let extra = if parts.extra.is_empty() { &[] } else { span("extra", parts.extra, 1, rows)? };
-    if row_count.checked_mul(cols) != Some(out.len()) {
-        let expected = (row_count as u64).saturating_mul(cols as u64);
-        return Err(CodecError::OutputLength { got: out.len(), expected });
+    let rows = StoredRows::new(encoding, cols, parts, (first_row, row_count), out.len())?;
+    for (i, weights) in out.chunks_exact_mut(cols.max(1)).enumerate() {
+        let grids = rows.grids(i, scratch);
+        dequantize(rows.bits(), rows.group(), rows.codes(i), grids, WeightsMut::F32(weights));
     }
-    if cols == 0 {
-        return Ok(());
-    }
-    codes_scratch.resize(encoding.group_size.weights(cols).min(cols) + encoding.group_size.groups(cols), 0);
-    for (i, weights) in out.chunks_exact_mut(cols).enumerate() {
-        let stored = StoredRow {
-            codes: &codes[i * row.codes..][..row.codes],
-            scales: &scales[i * row.scales..][..row.scales],
-            offsets: &offsets[i * row.offsets..][..row.offsets],
+    Ok(())
+}
+
+/// Compares rows with the weights they were made of and merges each row into `total`: what decoding them and comparing row by
+/// row would give, to the last bit, without writing the decoded weights down.
+///
+/// # Errors
+/// As [`decode_rows`], where `weights` stands for `out`.
+#[allow(clippy::too_many_arguments, reason = "which rows of what, against what, into what")]
+pub fn compare_rows(
+    encoding: &AffineEncoding,
+    cols: usize,
+    parts: SlabParts<'_>,
+    first_row: usize,
+    row_count: usize,
+    weights: RowData<'_>,
+    scratch: &mut ReadScratch,
+    total: &mut Comparison,
+) -> Result<(), CodecError> {
+    let rows = StoredRows::new(encoding, cols, parts, (first_row, row_count), weights.len())?;
+    for i in 0..if cols == 0 { 0 } else { row_count } {
+        let range = i * cols..(i + 1) * cols;
+        let weights = match weights {
+            RowData::F32(x) => Weights::F32(&x[range]),
+            RowData::F16(x) => Weights::F16(&x[range]),
+            RowData::BF16(x) => Weights::BF16(&x[range]),
         };
-        stored.decode(encoding, codes_scratch, weights);
-        scale_by(weights, extra.get(i).map_or(0, |&e| e as i8));
+        let grids = rows.grids(i, scratch);
+        total.merge(&compare(rows.bits(), rows.group(), weights, rows.codes(i), grids));
     }
     Ok(())
 }
@@ -91,44 +112,76 @@ pub(crate) fn span<'a>(
     bytes.get(first * row_len..end).ok_or(short)
 }
 
-/// The stored parts of one row, of the right lengths.
-struct StoredRow<'a> {
+/// Stored rows whose parts have the right lengths.
+struct StoredRows<'a> {
+    encoding: &'a AffineEncoding,
+    cols: usize,
+    row: RowBytes,
     codes: &'a [u8],
     scales: &'a [u8],
     offsets: &'a [u8],
+    extra: &'a [u8],
 }
 
-impl StoredRow<'_> {
-    fn decode(&self, encoding: &AffineEncoding, scratch: &mut [u8], out: &mut [f32]) {
-        let (cols, bits) = (out.len(), encoding.bits);
-        let (zeros, codes) = scratch.split_at_mut(encoding.group_size.groups(cols));
-        if encoding.offset == OffsetKind::ZeroPoint {
-            pack::unpack(bits.get(), self.offsets, zeros);
+impl<'a> StoredRows<'a> {
+    fn new(
+        encoding: &'a AffineEncoding,
+        cols: usize,
+        parts: SlabParts<'a>,
+        rows: (usize, usize),
+        weights: usize,
+    ) -> Result<Self, CodecError> {
+        let row = row_bytes(encoding, cols);
+        if rows.1.checked_mul(cols) != Some(weights) {
+            let expected = (rows.1 as u64).saturating_mul(cols as u64);
+            return Err(CodecError::OutputLength { got: weights, expected });
         }
-        let mut packed = self.codes;
-        for (group, weights) in out.chunks_mut(encoding.group_size.weights(cols)).enumerate() {
-            let (bytes, after) = packed.split_at(bits.packed_len(weights.len()));
-            let codes = &mut codes[..weights.len()];
-            pack::unpack(bits.get(), bytes, codes);
-            let scale = f16_at(self.scales, group);
-            match encoding.offset {
-                OffsetKind::ZeroPoint => dequantize_zero(codes, scale, zeros[group], weights),
-                OffsetKind::F16 => dequantize_offset(codes, scale, f16_at(self.offsets, group), weights),
+        Ok(Self {
+            encoding,
+            cols,
+            row,
+            codes: span("codes", parts.codes, row.codes, rows)?,
+            scales: span("scales", parts.scales, row.scales, rows)?,
+            offsets: span("offsets", parts.offsets, row.offsets, rows)?,
+            extra: if parts.extra.is_empty() { &[] } else { span("extra", parts.extra, 1, rows)? },
+        })
+    }
+
+    fn bits(&self) -> u8 {
+        self.encoding.bits.get()
+    }
+
+    fn group(&self) -> usize {
+        self.encoding.group_size.weights(self.cols)
+    }
+
+    fn codes(&self, i: usize) -> &'a [u8] {
+        &self.codes[i * self.row.codes..][..self.row.codes]
+    }
+
+    fn grids<'s>(&self, i: usize, scratch: &'s mut ReadScratch) -> Grids<'s> {
+        let groups = self.encoding.group_size.groups(self.cols);
+        let offsets = &self.offsets[i * self.row.offsets..][..self.row.offsets];
+        read_f16(&self.scales[i * self.row.scales..][..self.row.scales], &mut scratch.scales);
+        let offsets = match self.encoding.offset {
+            OffsetKind::ZeroPoint => {
+                scratch.zeros.resize(groups, 0);
+                pack::unpack(self.bits(), offsets, &mut scratch.zeros);
+                Offsets::Zero(&scratch.zeros)
             }
-            packed = after;
-        }
+            OffsetKind::F16 => {
+                read_f16(offsets, &mut scratch.offsets);
+                Offsets::Value(&scratch.offsets)
+            }
+        };
+        let exponent = self.extra.get(i).map_or(0, |&e| e as i8);
+        Grids { scales: &scratch.scales, offsets, factor: power_of_two(exponent) }
     }
 }
 
-fn f16_at(bytes: &[u8], index: usize) -> f32 {
-    f16::from_le_bytes([bytes[index * 2], bytes[index * 2 + 1]]).to_f32()
-}
-
-fn scale_by(weights: &mut [f32], exponent: i8) {
-    if exponent != 0 {
-        let factor = power_of_two(exponent);
-        weights.iter_mut().for_each(|w| *w *= factor);
-    }
+fn read_f16(bytes: &[u8], out: &mut Vec<f32>) {
+    out.clear();
+    out.extend(bytes.as_chunks::<2>().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()));
 }
 
 /// `2^exponent`, exact for every `i8`.

@@ -1,9 +1,10 @@
 //! One way into every codec, for readers.
 
-use aq_core::{Encoding, SlabParts, TensorInfo};
+use aq_core::{Encoding, RowData, SlabParts, TensorInfo};
+use aq_kernels::metric::Comparison;
 
 use crate::affine_read::{exact, span};
-use crate::{CodecError, bytes_to_f32, check_parts, decode_rows, row_bytes};
+use crate::{CodecError, ReadScratch, bytes_to_f32, check_parts, compare_rows, decode_rows, row_bytes};
 
 /// Bytes of all parts of the tensor when every row exponent is 0 (otherwise one more a row in the slabs concerned).
 ///
@@ -61,12 +62,12 @@ pub fn check(
 ///
 /// # Examples
 /// ```
-/// use aq_codec::decode;
+/// use aq_codec::{ReadScratch, decode};
 /// use aq_core::{DType, Encoding, SlabParts, TensorInfo};
 /// let info = TensorInfo::new("bias", vec![4], DType::U8)?;
 /// let parts = SlabParts { codes: &[5, 6, 7, 8], ..SlabParts::default() };
 /// let mut values = [0.0; 2];
-/// decode(&Encoding::Raw, &info, parts, 2, 1, &mut Vec::new(), &mut values)?;
+/// decode(&Encoding::Raw, &info, parts, 2, 1, &mut ReadScratch::default(), &mut values)?;
 /// assert_eq!(values, [6.0, 7.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -76,7 +77,7 @@ pub fn decode(
     parts: SlabParts<'_>,
     row_count: u64,
     first_row: u64,
-    scratch: &mut Vec<u8>,
+    scratch: &mut ReadScratch,
     out: &mut [f32],
 ) -> Result<(), CodecError> {
     let too_large = CodecError::TooLarge { first: first_row, count: row_count };
@@ -92,6 +93,34 @@ pub fn decode(
             let bytes = span("codes", parts.codes, info.dtype().size(), (first, count))?;
             bytes_to_f32(info.dtype(), bytes, out)
         }
+    }
+}
+
+/// Compares `row_count` encoded rows from row `first_row` of a slab on with the weights they were made of and merges each row
+/// into `total`. Elements that are kept as they are add nothing.
+///
+/// # Errors
+/// As [`decode`], where `weights` stands for `out`.
+#[allow(clippy::too_many_arguments, reason = "which rows of what, against what, into what")]
+pub fn compare(
+    encoding: &Encoding,
+    info: &TensorInfo,
+    parts: SlabParts<'_>,
+    row_count: u64,
+    first_row: u64,
+    weights: RowData<'_>,
+    scratch: &mut ReadScratch,
+    total: &mut Comparison,
+) -> Result<(), CodecError> {
+    let (Ok(first), Ok(count)) = (usize::try_from(first_row), usize::try_from(row_count)) else {
+        return Err(CodecError::TooLarge { first: first_row, count: row_count });
+    };
+    match encoding {
+        Encoding::Affine(affine) => {
+            let cols = row_len(info, first_row, row_count)?;
+            compare_rows(affine, cols, parts, first, count, weights, scratch, total)
+        }
+        Encoding::Raw => Ok(()),
     }
 }
 

@@ -3,14 +3,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use aq_codec::ReadScratch;
 use aq_core::{
-    DType, EncodedRows, Encoding, LayerInputs, LayerPlan, LayerStats, QuantStrategy, RowData, RowQuantizer,
-    Rows, Scratch, StoredTensor,
+    DType, EncodedRows, Encoding, LayerInputs, LayerPlan, LayerStats, QuantStrategy, RowQuantizer, Rows,
+    Scratch, StoredTensor,
 };
 use aq_io::Source;
 use aq_kernels::metric::Comparison;
 
-use crate::weights::WeightReader;
+use crate::weights::{WeightReader, first_non_finite};
 use crate::{EngineError, Result};
 
 /// One tensor of the output and how its slabs are made.
@@ -93,8 +94,7 @@ pub(crate) struct SlabWorker {
     block_bytes: u64,
     reader: WeightReader,
     weights: Vec<f32>,
-    decoded: Vec<f32>,
-    codes: Vec<u8>,
+    read_scratch: ReadScratch,
     scratch: Scratch,
 }
 
@@ -104,8 +104,7 @@ impl SlabWorker {
             block_bytes,
             reader: WeightReader::default(),
             weights: Vec::new(),
-            decoded: Vec::new(),
-            codes: Vec::new(),
+            read_scratch: ReadScratch::default(),
             scratch: Scratch::default(),
         }
     }
@@ -202,37 +201,22 @@ impl SlabWorker {
     ) -> Result<()> {
         let info = &task.stored.info;
         let cols = info.cols() as usize;
-        let weights = self.reader.read(task.source, task.index, first * cols as u64, n as usize * cols)?;
-        if let Some(at) = aq_kernels::metric::first_non_finite(weights) {
-            let what = if weights[at].is_nan() { "NaN" } else { "an infinite value" };
+        let weights =
+            self.reader.read_rows(task.source, task.index, first * cols as u64, n as usize * cols)?;
+        if let Some(at) = first_non_finite(weights) {
             let (row, col) = (first + (at / cols) as u64, at % cols);
             return Err(task.fail(format!(
-                "holds {what} at row {row}, column {col}; only finite weights can be quantized"
+                "holds NaN or an infinite value at row {row}, column {col}; only finite weights can be quantized"
             )));
         }
-        let block = Rows { data: RowData::F32(weights), cols, first_row: first };
+        let block = Rows { data: weights, cols, first_row: first };
         quantizer.quantize_rows(block, &mut self.scratch, rows)?;
         if rows.row_count != in_slab + n {
-            return Err(EngineError::Internal(format!(
-                "a strategy gave {} rows of {}",
-                rows.row_count,
-                in_slab + n
-            )));
+            let (got, expected) = (rows.row_count, in_slab + n);
+            return Err(EngineError::Internal(format!("a strategy gave {got} rows of {expected}")));
         }
-        self.decoded.resize(weights.len(), 0.0);
-        aq_codec::decode(
-            &task.stored.encoding,
-            info,
-            rows.parts(),
-            n,
-            in_slab,
-            &mut self.codes,
-            &mut self.decoded,
-        )
-        .map_err(|e| EngineError::Internal(e.to_string()))?;
-        for (w, q) in weights.chunks(cols).zip(self.decoded.chunks(cols)) {
-            comparison.merge(&aq_kernels::metric::compare(w, q));
-        }
-        Ok(())
+        let (encoding, parts) = (&task.stored.encoding, rows.parts());
+        aq_codec::compare(encoding, info, parts, n, in_slab, weights, &mut self.read_scratch, comparison)
+            .map_err(|e| EngineError::Internal(e.to_string()))
     }
 }

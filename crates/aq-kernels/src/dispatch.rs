@@ -101,7 +101,7 @@ pub(crate) fn run<K: WithSimd>(kernel: K) -> K::Output {
 
 /// The proof that this processor has a level.
 #[derive(Clone, Copy)]
-enum Token {
+pub(crate) enum Token {
     Scalar,
     #[cfg(target_arch = "aarch64")]
     Neon(Neon),
@@ -151,7 +151,7 @@ thread_local! {
 }
 
 #[inline]
-fn token() -> Token {
+pub(crate) fn token() -> Token {
     static IN_USE: OnceLock<Token> = OnceLock::new();
     OVERRIDE
         .get()

@@ -65,14 +65,14 @@ pub fn narrow_bf16(x: &[f32], out: &mut [bf16]) {
 }
 
 /// A conversion of one element.
-trait Convert<A, B> {
+pub(crate) trait Convert<A, B> {
     fn convert(a: A) -> B;
 }
 
-struct WidenF16;
-struct WidenBf16;
-struct NarrowF16;
-struct NarrowBf16;
+pub(crate) struct WidenF16;
+pub(crate) struct WidenBf16;
+pub(crate) struct NarrowF16;
+pub(crate) struct NarrowBf16;
 
 impl Convert<f16, f32> for WidenF16 {
     #[inline(always)]

@@ -50,3 +50,15 @@ pub(crate) fn clamp(v: f32, top: f32) -> f32 {
     let v = if v > 0.0 { v } else { 0.0 };
     if v < top { v } else { top }
 }
+
+/// `N` times 16 elements.
+#[inline(always)]
+pub(crate) fn pieces<T, const N: usize>(x: &[T]) -> &[[T; LANES]; N] {
+    x.as_chunks().0.try_into().expect("a chunk of that length")
+}
+
+/// `N` times 16 elements.
+#[inline(always)]
+pub(crate) fn pieces_mut<T, const N: usize>(x: &mut [T]) -> &mut [[T; LANES]; N] {
+    x.as_chunks_mut().0.try_into().expect("a chunk of that length")
+}

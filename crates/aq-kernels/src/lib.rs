@@ -5,6 +5,9 @@
 //! is stored never depends on where it was computed.
 //!
 //! - [`affine`]: codes from weights and back, given scale and offset;
+//! - [`encode`] and [`decode`]: weights of any type to packed codes, back, and both compared, each in one pass;
+//! - [`product`]: products of a packed matrix with activations;
+//! - [`hadamard`]: the block Hadamard transform;
 //! - [`search`]: the scale and offset of a group by least squares;
 //! - [`pack`]: codes of 2 to 8 bits to dense bytes and back;
 //! - [`float16`]: half precision and bfloat16 to `f32` and back;
@@ -26,18 +29,25 @@
 //! affine::dequantize_offset(&unpacked, scale, low, &mut back);
 //! assert!(weights.iter().zip(back).all(|(w, b)| (w - b).abs() <= 0.5001 * scale));
 //! ```
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod affine;
+pub mod decode;
 mod dispatch;
+pub mod encode;
 pub mod float16;
+pub mod hadamard;
+mod isa;
 mod lanes;
 pub mod metric;
 pub mod pack;
+pub mod product;
 #[doc(hidden)]
 pub mod reference;
 pub mod search;
+mod weights;
 
 #[doc(hidden)]
 pub use dispatch::with_level;
 pub use dispatch::{Level, level, levels};
+pub use weights::{Weights, WeightsMut};

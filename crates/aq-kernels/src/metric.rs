@@ -213,8 +213,43 @@ impl WithSimd for Compare<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> Comparison {
-        let [mut dot, mut aa, mut bb, mut error, mut max_abs] = [[0.0; LANES]; 5];
-        for_pairs(self.a, self.b, |a, b| {
+        let mut sums = Accumulator::default();
+        sums.add(self.a, self.b);
+        sums.finish()
+    }
+}
+
+/// The sums of a comparison on their way, 16 lanes each.
+#[derive(Default)]
+pub(crate) struct Accumulator {
+    dot: [f64; LANES],
+    aa: [f64; LANES],
+    bb: [f64; LANES],
+    error: [f64; LANES],
+    max_abs: [f64; LANES],
+    /// Pairs that do not fill the lanes yet, and how many.
+    waiting: [[f32; LANES]; 2],
+    count: usize,
+}
+
+impl Accumulator {
+    /// Adds the pairs that follow those added before.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, a: &[f32], b: &[f32]) {
+        let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+        if self.count == 0 {
+            self.steps(a, b);
+        } else {
+            self.wait(a.as_flattened(), b.as_flattened());
+        }
+        self.wait(a_tail, b_tail);
+    }
+
+    /// The sums are local to the loop, or else they would not stay in registers.
+    #[inline(always)]
+    fn steps(&mut self, a: &[[f32; LANES]], b: &[[f32; LANES]]) {
+        let Self { mut dot, mut aa, mut bb, mut error, mut max_abs, .. } = *self;
+        for (a, b) in a.iter().zip(b) {
             for i in 0..LANES {
                 let (a, b) = (f64::from(a[i]), f64::from(b[i]));
                 let d = a - b;
@@ -224,8 +259,36 @@ impl WithSimd for Compare<'_> {
                 error[i] += d * d;
                 max_abs[i] = if d.abs() > max_abs[i] { d.abs() } else { max_abs[i] };
             }
-        });
-        let max_abs = max_abs.into_iter().fold(0.0, f64::max);
+        }
+        *self = Self { dot, aa, bb, error, max_abs, ..*self };
+    }
+
+    #[inline(always)]
+    fn wait(&mut self, a: &[f32], b: &[f32]) {
+        for (&a, &b) in a.iter().zip(b) {
+            (self.waiting[0][self.count], self.waiting[1][self.count]) = (a, b);
+            self.count += 1;
+            if self.count == LANES {
+                let [a, b] = self.waiting;
+                self.steps(&[a], &[b]);
+                self.count = 0;
+            }
+        }
+    }
+
+    /// Zeros fill up the lanes: they add nothing.
+    #[inline(always)]
+    pub(crate) fn finish(mut self) -> Comparison {
+        if self.count > 0 {
+            let (a, b) =
+                (padded(&self.waiting[0][..self.count], 0.0), padded(&self.waiting[1][..self.count], 0.0));
+            self.steps(&[a], &[b]);
+        }
+        let mut max_abs = 0.0;
+        for v in self.max_abs {
+            max_abs = if v > max_abs { v } else { max_abs };
+        }
+        let Self { dot, aa, bb, error, .. } = self;
         Comparison { dot: fold(dot), aa: fold(aa), bb: fold(bb), error: fold(error), max_abs }
     }
 }

@@ -26,7 +26,7 @@ use pulp::{Simd, WithSimd};
 use crate::dispatch::run;
 
 /// Codes of a full chunk.
-const CHUNK: usize = 128;
+pub(crate) const CHUNK: usize = 128;
 
 /// The bytes that a run of `n` codes takes: `ceil(n * bits / 8)`.
 ///
@@ -37,6 +37,15 @@ const CHUNK: usize = 128;
 pub fn packed_len(bits: u8, n: usize) -> usize {
     let bits = usize::from(bits);
     n / 8 * bits + (n % 8 * bits).div_ceil(8)
+}
+
+/// The bytes of `n` codes in groups of `group`, each packed on its own.
+///
+/// ```
+/// assert_eq!(aq_kernels::pack::groups_len(4, 128, 130), 65);
+/// ```
+pub fn groups_len(bits: u8, group: usize, n: usize) -> usize {
+    n / group * packed_len(bits, group) + packed_len(bits, n % group)
 }
 
 /// Packs a run of codes in the order of this module. Bits of a code above its width are ignored.
@@ -115,9 +124,28 @@ impl WithSimd for Unpack<'_> {
     }
 }
 
+/// Panics at a width that there is not.
+pub(crate) fn check_width(bits: u8) {
+    if !matches!(bits, 2..=6 | 8) {
+        no_such_width(bits);
+    }
+}
+
 #[cold]
 fn no_such_width(bits: u8) -> ! {
     panic!("codes have 2, 3, 4, 5, 6 or 8 bits, not {bits}")
+}
+
+/// The body of [`pack`], for kernels that need it on their way.
+#[inline(always)]
+pub(crate) fn pack_lanes<const BITS: usize>(codes: &[u8], out: &mut [u8]) {
+    if BITS == 8 { out.copy_from_slice(codes) } else { pack_run::<BITS>(codes, out) }
+}
+
+/// The body of [`unpack`], for kernels that need it on their way.
+#[inline(always)]
+pub(crate) fn unpack_lanes<const BITS: usize>(packed: &[u8], codes: &mut [u8]) {
+    if BITS == 8 { codes.copy_from_slice(packed) } else { unpack_run::<BITS>(packed, codes) }
 }
 
 #[inline(always)]

@@ -4,6 +4,7 @@
 use half::{bf16, f16};
 
 use crate::metric::Comparison;
+use crate::product::{Matrix, MatrixOffsets, TokenI8};
 use crate::search::{BLOCK, Clip, Grid, REFITS, Range, Sums};
 
 pub fn min_max(x: &[f32]) -> (f32, f32) {
@@ -28,6 +29,23 @@ pub fn dequantize_zero(codes: &[u8], scale: f32, zero: u8, out: &mut [f32]) {
     for (out, &code) in out.iter_mut().zip(codes) {
         *out = (i32::from(code) - i32::from(zero)) as f32 * scale;
     }
+}
+
+/// The scale and zero point of a group for [`crate::encode::encode_min_max`], with the range and the scale before rounding.
+pub fn min_max_grid(x: &[f32], top: f32) -> (f32, f32, [f32; 3]) {
+    let (low, high) = min_max(x);
+    let (low, high) = (low.min(0.0), high.max(0.0));
+    let fitted = (high - low) / top;
+    let scale = f16::from_f32(fitted.min(65504.0));
+    let zero = |scale: f32| (-low / scale).round_ties_even().clamp(0.0, top) + 0.0;
+    let seen = [low, high, fitted];
+    let (nearest, below) = (scale.to_f32(), f16::from_bits(scale.to_bits().saturating_sub(1)).to_f32());
+    if nearest == 0.0 {
+        return (0.0, 0.0, seen);
+    }
+    let largest_code = ((low + fitted * top) / nearest + zero(nearest)).round_ties_even();
+    let scale = if largest_code < top && below > 0.0 { below } else { nearest };
+    (scale, zero(scale), seen)
 }
 
 /// Sets `width` bits of a stream of bits, which are 0 so far, from bit `at` on.
@@ -179,4 +197,65 @@ fn sums(x: &[f32], h: &[f32], top: f32, grid: Grid) -> Sums {
         total.dd += f64::from(sum((0..x.len()).map(|i| d(i) * d(i) * h[i])));
     }
     total
+}
+
+/// Codes of a row of a matrix, and the scale, zero point and offset of each group.
+fn matrix_row(m: &Matrix<'_>, r: usize) -> (Vec<u8>, Vec<(f32, u8, f32)>) {
+    let (mut codes, groups) = (vec![0; m.cols], m.cols.div_ceil(m.group));
+    let bytes = m.packed.len() / (m.scales.len() / groups);
+    let mut rest = &m.packed[r * bytes..][..bytes];
+    for codes in codes.chunks_mut(m.group) {
+        let (packed, after) = rest.split_at(crate::pack::packed_len(m.bits, codes.len()));
+        unpack(m.bits, packed, codes);
+        rest = after;
+    }
+    let grid = |g: usize| match m.offsets {
+        MatrixOffsets::Zero(zeros) => (m.scales[g].to_f32(), zeros[g], 0.0),
+        MatrixOffsets::Value(offsets) => (m.scales[g].to_f32(), 0, offsets[g].to_f32()),
+    };
+    (codes, (r * groups..(r + 1) * groups).map(grid).collect())
+}
+
+pub fn matvec_i8(m: &Matrix<'_>, token: TokenI8<'_>, y: &mut [f32]) {
+    for (r, y) in y.iter_mut().enumerate() {
+        let (codes, grids) = matrix_row(m, r);
+        let groups = codes.chunks(m.group).zip(token.values.chunks(m.group)).zip(&grids);
+        let terms = groups.map(|((codes, values), &(scale, zero, offset))| {
+            let dot: i32 = codes.iter().zip(values).map(|(&c, &v)| i32::from(c) * i32::from(v)).sum();
+            let sum: i32 = values.iter().map(|&v| i32::from(v)).sum();
+            match m.offsets {
+                MatrixOffsets::Zero(_) => scale * (dot - i32::from(zero) * sum) as f32,
+                MatrixOffsets::Value(_) => scale * dot as f32 + offset * sum as f32,
+            }
+        });
+        *y = sum(terms) * token.scale;
+    }
+}
+
+pub fn matvec_f32(m: &Matrix<'_>, x: &[f32], y: &mut [f32]) {
+    for (r, y) in y.iter_mut().enumerate() {
+        let (codes, grids) = matrix_row(m, r);
+        let weight = |i: usize| {
+            let (scale, zero, offset) = grids[i / m.group];
+            match m.offsets {
+                MatrixOffsets::Zero(_) => (f32::from(codes[i]) - f32::from(zero)) * scale,
+                MatrixOffsets::Value(_) => f32::from(codes[i]) * scale + offset,
+            }
+        };
+        *y = sum((0..m.cols).map(|i| weight(i) * x[i]));
+    }
+}
+
+pub fn hadamard(x: &mut [f32], size: usize) {
+    for block in x.chunks_mut(size) {
+        let mut h = 1;
+        while h < size {
+            let old = block.to_vec();
+            for (i, v) in block.iter_mut().enumerate() {
+                *v = if i & h == 0 { old[i] + old[i + h] } else { old[i - h] - old[i] };
+            }
+            h *= 2;
+        }
+        block.iter_mut().for_each(|v| *v *= (1.0 / (size as f64).sqrt()) as f32);
+    }
 }

@@ -7,6 +7,7 @@
 //! below the last bit that matters in any sum with the rest of the row.
 
 use aq_kernels::affine::min_max;
+use aq_kernels::encode::Extremes;
 
 /// Weights of this magnitude need no power of two before their parameters are found: `[2^-20, 2^20)`.
 const USUAL: std::ops::Range<i32> = -20..20;
@@ -24,6 +25,18 @@ pub(crate) fn normalize(row: &mut [f32]) -> i32 {
     }
     multiply(row, -floor_log2(largest));
     floor_log2(largest)
+}
+
+/// Whether [`normalize`] and [`stored_exponent`] of a row with zero points would both give 0.
+pub(crate) fn is_plain(row: &Extremes) -> bool {
+    let largest = row.high.max(-row.low);
+    let usual = largest == 0.0 || USUAL.contains(&floor_log2(largest));
+    usual && (row.largest_scale == 0.0 || has_normal_scales(row.smallest_scale, row.largest_scale))
+}
+
+/// Whether scales in that range, not counting 0, need no exponent.
+pub(crate) fn has_normal_scales(smallest: f32, largest: f32) -> bool {
+    NORMAL.contains(&floor_log2(smallest)) && NORMAL.contains(&floor_log2(largest))
 }
 
 /// The exponent to store for a row whose parameters are `scales * 2^exponent` and `offsets * 2^exponent`.

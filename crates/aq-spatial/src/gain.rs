@@ -29,14 +29,18 @@ pub(crate) struct Gain {
     pub(crate) exact: bool,
 }
 
-/// The gain that sets the slope of `decoded` on `weights` to 1; `None` when there is no positive slope.
-pub(crate) fn correction(weights: &[f32], decoded: &[f32]) -> Option<Gain> {
-    let (norm, product) = (sum_squares(weights), dot(weights, decoded));
+/// The gain that sets the slope to 1, from `sum(w^2)` and `sum(w * q)`; `None` when there is no positive slope.
+pub(crate) fn correction(norm: f64, product: f64) -> Option<Gain> {
     if product <= 0.0 {
         return None;
     }
     let gain = norm / product;
     Some(Gain { factor: gain.clamp(*RANGE.start(), *RANGE.end()) as f32, exact: RANGE.contains(&gain) })
+}
+
+/// Whether a slope is close enough to 1, from `sum(w * q) - sum(w^2)` and `sum(w^2)`.
+pub(crate) fn is_restored(excess: f64, norm: f64) -> bool {
+    excess.abs() <= TOLERANCE * norm
 }
 
 /// Undoes what rounding the corrected parameters did to the slope, where it is more than the tolerance.
@@ -51,7 +55,7 @@ pub(crate) fn restore_slope(kind: GridKind, group: usize, scratch: &mut Scratch)
     let grids = scales.iter_mut().zip(offsets);
     let groups = row.chunks(group).zip(codes.chunks(group)).zip(decoded.chunks_mut(group));
     for (((weights, codes), room), (scale, offset)) in groups.zip(grids) {
-        if excess.abs() <= TOLERANCE * norm {
+        if is_restored(excess, norm) {
             return;
         }
         let line = Line::of(kind, weights, codes, *offset, room);

@@ -5,8 +5,10 @@ use aq_core::{
     AffineEncoding, EncodedRows, Encoding, Estimate, LayerInputs, LayerPlan, MAX_ROW_WEIGHTS, OffsetKind,
     RowData, RowQuantizer, Rows, Scratch, StrategyError, TensorInfo,
 };
+use aq_kernels::Weights;
 use aq_kernels::float16::{widen_bf16, widen_f16};
 
+use crate::plain::push_plain;
 use crate::row::{Method, RowEncoder};
 
 /// The fixed facts of a strategy.
@@ -89,19 +91,30 @@ impl<M: Method> RowQuantizer for GroupedRows<'_, M> {
         expect_length("the rows", self.tensor, rows.data.len(), count * self.cols)?;
         scratch.row.resize(self.cols, 0.0);
         for row in 0..count {
-            widen_row(rows.data, row * self.cols, &mut scratch.row);
-            self.encoder.push(scratch, out);
+            let weights = row_of(rows.data, row * self.cols, self.cols);
+            if !push_plain(&self.encoder, weights, scratch, out) {
+                widen_row(weights, &mut scratch.row);
+                self.encoder.push(scratch, out);
+            }
         }
         Ok(())
     }
 }
 
-fn widen_row(data: RowData<'_>, start: usize, row: &mut [f32]) {
-    let range = start..start + row.len();
+fn row_of(data: RowData<'_>, start: usize, cols: usize) -> Weights<'_> {
+    let range = start..start + cols;
     match data {
-        RowData::F32(weights) => row.copy_from_slice(&weights[range]),
-        RowData::F16(weights) => widen_f16(&weights[range], row),
-        RowData::BF16(weights) => widen_bf16(&weights[range], row),
+        RowData::F32(weights) => Weights::F32(&weights[range]),
+        RowData::F16(weights) => Weights::F16(&weights[range]),
+        RowData::BF16(weights) => Weights::BF16(&weights[range]),
+    }
+}
+
+fn widen_row(weights: Weights<'_>, row: &mut [f32]) {
+    match weights {
+        Weights::F32(weights) => row.copy_from_slice(weights),
+        Weights::F16(weights) => widen_f16(weights, row),
+        Weights::BF16(weights) => widen_bf16(weights, row),
     }
 }
 

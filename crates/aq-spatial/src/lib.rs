@@ -27,7 +27,7 @@
 //!
 //! let encoding = strategy.estimate(&info, &layer.stats, &plan).encoding;
 //! let mut weights = [0.0; 4];
-//! aq_codec::decode(&encoding, &info, out.parts(), 1, 0, &mut Vec::new(), &mut weights)?;
+//! aq_codec::decode(&encoding, &info, out.parts(), 1, 0, &mut aq_codec::ReadScratch::default(), &mut weights)?;
 //! assert_eq!(weights, [-1.0, 0.0, 1.0, 2.0]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -39,6 +39,7 @@ mod grid;
 mod grouped;
 mod ls;
 mod minmax;
+mod plain;
 mod row;
 
 use aq_core::QuantStrategy;

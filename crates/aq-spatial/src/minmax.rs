@@ -51,6 +51,8 @@ impl QuantStrategy for MinMax {
 }
 
 impl Method for MinMax {
+    const WHOLE_RANGE: bool = true;
+
     fn fit(&self, group: &Group<'_>) -> Grid {
         let (low, high) = min_max(group.weights);
         let (low, high) = (low.min(0.0), high.max(0.0));

@@ -2,6 +2,7 @@
 
 use aq_codec::{AffineRow, push_row};
 use aq_core::{AffineEncoding, EncodedRows, OffsetKind, Scratch};
+use aq_kernels::metric::{dot, sum_squares};
 
 use crate::exponent::{limit, multiply, normalize, stored_exponent};
 use crate::gain::{correction, restore_slope};
@@ -9,6 +10,9 @@ use crate::grid::{Grid, GridKind};
 
 /// What differs between the strategies: how the grid of a group is found.
 pub(crate) trait Method: Send + Sync {
+    /// Whether `fit` and `settle` do for zero points what `aq_kernels::encode::encode_min_max` does in one pass.
+    const WHOLE_RANGE: bool = false;
+
     /// The grid before rounding. Its offset is the value of code 0, for every kind of offset.
     fn fit(&self, group: &Group<'_>) -> Grid;
 
@@ -111,7 +115,8 @@ impl<M: Method> RowEncoder<'_, M> {
     fn correct_gain(&self, scratch: &mut Scratch, exponent: i32) -> i32 {
         let group = self.encoding.group_size.weights(scratch.row.len());
         decode(self.kind(), group, scratch);
-        let Some(gain) = correction(&scratch.row, &scratch.decoded) else { return exponent };
+        let (norm, product) = (sum_squares(&scratch.row), dot(&scratch.row, &scratch.decoded));
+        let Some(gain) = correction(norm, product) else { return exponent };
         let stored = self.multiply_grids(scratch, gain.factor, exponent);
         each_grid(scratch, |grid| self.kind().rounded(grid));
         if gain.exact {

@@ -1,6 +1,8 @@
 //! What is pushed into the affine codec comes out of it.
 
-use aq_codec::{AffineRow, check_parts, decode_rows, encoded_bytes, power_of_two, push_row, row_bytes, seal};
+use aq_codec::{
+    AffineRow, ReadScratch, check_parts, decode_rows, encoded_bytes, power_of_two, push_row, row_bytes, seal,
+};
 use aq_core::{AffineEncoding, BitWidth, DType, EncodedRows, Encoding, GroupSize, OffsetKind, TensorInfo};
 use half::f16;
 use proptest::prelude::*;
@@ -92,7 +94,7 @@ proptest! {
         let rows = plain_rows(&case);
         let mut encoded = encode(&case, &rows);
         let wanted: Vec<f32> = rows.iter().flat_map(|row| expected(&case, row)).collect();
-        let (mut scratch, mut out) = (Vec::new(), vec![f32::NAN; wanted.len()]);
+        let (mut scratch, mut out) = (ReadScratch::default(), vec![f32::NAN; wanted.len()]);
         for _ in 0..2 {
             prop_assert_eq!(check_parts(&case.encoding, case.cols, encoded.parts(), case.rows as u64), Ok(()));
             decode_rows(&case.encoding, case.cols, encoded.parts(), 0, case.rows, &mut scratch, &mut out)?;
@@ -133,7 +135,7 @@ proptest! {
         prop_assert_eq!(checked.is_ok(), only_exponent_dropped);
         let mut out = vec![0.0; case.rows * case.cols];
         let decoded =
-            decode_rows(&case.encoding, case.cols, encoded.parts(), 0, case.rows, &mut Vec::new(), &mut out);
+            decode_rows(&case.encoding, case.cols, encoded.parts(), 0, case.rows, &mut ReadScratch::default(), &mut out);
         prop_assert_eq!(decoded.is_ok(), longer || only_exponent_dropped);
     }
 }

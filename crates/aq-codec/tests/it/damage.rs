@@ -1,6 +1,6 @@
 //! Damaged input gives errors that say what is wrong, and no panic.
 
-use aq_codec::{CodecError, check, decode, encoded_bytes};
+use aq_codec::{CodecError, ReadScratch, check, decode, encoded_bytes};
 use aq_core::{AffineEncoding, BitWidth, DType, Encoding, GroupSize, OffsetKind, SlabParts, TensorInfo};
 use proptest::prelude::*;
 
@@ -33,7 +33,7 @@ proptest! {
         let parts = SlabParts { codes: &bytes, scales: cut(0), offsets: cut(1), extra: cut(2) };
         let _ = check(&encoding, &info, parts, rows);
         let values = rows.saturating_mul(encoding.cols(&info)).min(1 << 12) as usize;
-        let _ = decode(&encoding, &info, parts, rows, first, &mut Vec::new(), &mut vec![0.0; values]);
+        let _ = decode(&encoding, &info, parts, rows, first, &mut ReadScratch::default(), &mut vec![0.0; values]);
     }
 }
 
@@ -51,7 +51,8 @@ fn errors_name_the_fact() {
 
     let mut out = [0.0; 31];
     let parts = SlabParts { offsets: &[0; 8], ..parts };
-    let output = decode(&encoding, &info, parts, 1, 1, &mut Vec::new(), &mut out).expect_err("31 is not 32");
+    let output = decode(&encoding, &info, parts, 1, 1, &mut ReadScratch::default(), &mut out)
+        .expect_err("31 is not 32");
     assert_eq!(output, CodecError::OutputLength { got: 31, expected: 32 });
     assert_eq!(output.to_string(), "the output holds 31 values, expected 32");
 }
@@ -74,5 +75,8 @@ fn sizes_of_absurd_tensors_saturate() {
     let empty = tensor(&[4, 0], DType::F32);
     let encoding = affine(0, 128, OffsetKind::ZeroPoint);
     assert_eq!(encoded_bytes(&empty, &encoding), 0);
-    assert_eq!(decode(&encoding, &empty, SlabParts::default(), 4, 0, &mut Vec::new(), &mut []), Ok(()));
+    assert_eq!(
+        decode(&encoding, &empty, SlabParts::default(), 4, 0, &mut ReadScratch::default(), &mut []),
+        Ok(())
+    );
 }

@@ -46,7 +46,8 @@ pub(crate) fn out(file: File, hashed: bool) -> Out {
 /// # Errors
 /// What the operating system says, also about bytes written earlier.
 pub(crate) fn close(out: Out) -> std::io::Result<Written> {
-    let OutFile { file, early, hash, bytes } = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    let OutFile { file, early, hash, bytes } =
+        out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
     early.finish()?;
     Ok(Written { file, hash: hash.unwrap_or_default(), bytes })
 }

@@ -1,6 +1,8 @@
 //! Fixed results that every architecture has to reproduce.
 
-use aq_kernels::{affine, metric, pack, search};
+use aq_kernels::encode::{GridsMut, encode_min_max};
+use aq_kernels::product::{Matrix, MatrixOffsets, TokenI8, matvec_f32, matvec_i8, quantize_token};
+use aq_kernels::{Weights, affine, hadamard, metric, pack, search};
 
 use crate::tester::{Random, at_every_level};
 
@@ -52,10 +54,38 @@ fn a_seeded_tensor_gives_the_same_codes_and_sums_everywhere() {
             );
         }
         assert_eq!(packed_bytes.len(), 1802, "{level}");
-        assert_eq!(
-            (hash(packed_bytes), hash(scales)),
-            (3442376669563959883, 1114770626839393860),
-            "{level}"
-        );
+        assert_eq!((hash(packed_bytes), hash(scales)), (3442376669563959883, 1114770626839393860), "{level}");
+    });
+}
+
+#[test]
+fn fused_kernels_give_the_same_bytes_everywhere() {
+    let mut random = Random(5);
+    let x: Vec<f32> = (0..128 * 24).map(|_| random.normal()).collect();
+    at_every_level(|level| {
+        let (mut bytes, mut numbers) = (Vec::new(), Vec::new());
+        let mut token = x[..1024].to_vec();
+        hadamard::transform(&mut token, 512);
+        let (mut values, mut sums) = (vec![0; 1024], vec![0; 8]);
+        let scale = quantize_token(&token, 128, &mut values, &mut sums);
+        for bits in [2, 3, 4, 5, 6, 8] {
+            let mut packed = vec![0; pack::packed_len(bits, x.len())];
+            let (mut scales, mut zeros) = ([0.0; 24], [0.0; 24]);
+            let grids = GridsMut { scales: &mut scales, zeros: &mut zeros };
+            encode_min_max(bits, 128, Weights::F32(&x), grids, &mut packed);
+            if matches!(bits, 2 | 4 | 8) {
+                let (scales, zeros) = (scales.map(half::f16::from_f32), zeros.map(|z| z as u8));
+                let offsets = MatrixOffsets::Zero(&zeros);
+                let matrix =
+                    Matrix { bits, group: 128, cols: 1024, packed: &packed, scales: &scales, offsets };
+                let [mut whole, mut float] = [[0.0; 3]; 2];
+                matvec_i8(&matrix, TokenI8 { values: &values, sums: &sums, scale }, &mut whole);
+                matvec_f32(&matrix, &token, &mut float);
+                numbers.extend([whole, float].as_flattened().iter().flat_map(|v| v.to_le_bytes()));
+            }
+            numbers.extend(scales.into_iter().chain(zeros).flat_map(f32::to_le_bytes));
+            bytes.extend(packed);
+        }
+        assert_eq!((hash(bytes), hash(numbers)), (9429672771049548681, 3701509703275563683), "{level}");
     });
 }

@@ -2,6 +2,8 @@
 
 mod conversions;
 mod exact;
+mod fused;
 mod golden;
+mod products;
 mod properties;
 mod tester;

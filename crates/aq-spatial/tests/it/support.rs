@@ -1,6 +1,6 @@
 //! Weights, and one call from weights to decoded weights.
 
-use aq_codec::decode;
+use aq_codec::{ReadScratch, decode};
 use aq_core::{
     BitWidth, DType, EncodedRows, Encoding, GroupSize, LayerInputs, LayerPlan, LayerStats, QuantStrategy,
     RowData, Rows, Scratch, TensorInfo,
@@ -60,8 +60,16 @@ impl Case {
         let mut out = vec![0.0; weights];
         let info = self.info(weights);
         let encoding = self.encoding(weights);
-        decode(&encoding, &info, encoded.parts(), encoded.row_count, 0, &mut Vec::new(), &mut out)
-            .expect("parts that fit");
+        decode(
+            &encoding,
+            &info,
+            encoded.parts(),
+            encoded.row_count,
+            0,
+            &mut ReadScratch::default(),
+            &mut out,
+        )
+        .expect("parts that fit");
         out
     }
 

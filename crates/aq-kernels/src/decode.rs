@@ -1,0 +1,299 @@
+//! Packed codes to weights in one pass, and their comparison with the weights they stand for.
+
+use crate::isa::{Isa, Kernel, run};
+use crate::lanes::{LANES, pieces, pieces_mut};
+use crate::metric::{Accumulator, Comparison};
+use crate::pack::{CHUNK, check_width, groups_len, packed_len, unpack_lanes};
+use crate::weights::{Weight, load_padded};
+use crate::{Weights, WeightsMut};
+
+/// The grids of a run of groups: one element a group in each slice.
+#[derive(Debug, Clone, Copy)]
+pub struct Grids<'a> {
+    /// The steps between values.
+    pub scales: &'a [f32],
+    /// What code 0 stands for.
+    pub offsets: Offsets<'a>,
+    /// A factor of all weights, a power of two.
+    pub factor: f32,
+}
+
+/// What code 0 stands for in each group.
+#[derive(Debug, Clone, Copy)]
+pub enum Offsets<'a> {
+    /// The code that stands for 0: `(code - zero) * scale`.
+    Zero(&'a [u8]),
+    /// The value of code 0: `code * scale + offset`.
+    Value(&'a [f32]),
+}
+
+impl Offsets<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Offsets::Zero(zeros) => zeros.len(),
+            Offsets::Value(offsets) => offsets.len(),
+        }
+    }
+}
+
+/// Unpacks and dequantizes a run of groups, each packed on its own.
+///
+/// ```text
+/// out[i] = ((code - zero) * scale) * factor      or      (code * scale + offset) * factor
+/// ```
+///
+/// Each operation is rounded to `f32`, none is fused; a narrower type is rounded to nearest, ties to even, at the end.
+///
+/// # Panics
+/// When `bits` is not 2, 3, 4, 5, 6 or 8, when `group` is 0, or when a length does not fit.
+///
+/// ```
+/// use aq_kernels::{WeightsMut, decode::{Grids, Offsets, dequantize}};
+/// let grids = Grids { scales: &[0.5, 1.0], offsets: Offsets::Zero(&[2, 0]), factor: 1.0 };
+/// let mut out = [0.0; 7];
+/// dequantize(4, 4, &[0x20, 0xf6, 0xf0, 0x01], grids, WeightsMut::F32(&mut out));
+/// assert_eq!(out, [-1.0, 0.0, 2.0, 6.5, 0.0, 15.0, 1.0]);
+/// ```
+pub fn dequantize(bits: u8, group: usize, packed: &[u8], grids: Grids<'_>, out: WeightsMut<'_>) {
+    let run_of_groups = Groups::new(bits, group, packed, grids, out.len());
+    match out {
+        WeightsMut::F32(out) => run(Dequantize { groups: run_of_groups, out }),
+        WeightsMut::F16(out) => run(Dequantize { groups: run_of_groups, out }),
+        WeightsMut::BF16(out) => run(Dequantize { groups: run_of_groups, out }),
+    }
+}
+
+/// Compares the packed form of a run of groups with the weights it was made of.
+///
+/// It is what [`crate::metric::compare`] says of the weights and of what [`dequantize`] makes of the codes, to the
+/// last bit, without writing that down.
+///
+/// # Panics
+/// As [`dequantize`].
+///
+/// ```
+/// use aq_kernels::{Weights, decode::{Grids, Offsets, compare}};
+/// let grids = Grids { scales: &[0.5], offsets: Offsets::Zero(&[2]), factor: 1.0 };
+/// let c = compare(4, 4, Weights::F32(&[-1.0, 0.0, 2.0, 7.0]), &[0x20, 0xf6], grids);
+/// assert_eq!((c.error, c.max_abs), (0.25, 0.5));
+/// ```
+pub fn compare(bits: u8, group: usize, x: Weights<'_>, packed: &[u8], grids: Grids<'_>) -> Comparison {
+    let groups = Groups::new(bits, group, packed, grids, x.len());
+    match x {
+        Weights::F32(x) => run(Compare { groups, x }),
+        Weights::F16(x) => run(Compare { groups, x }),
+        Weights::BF16(x) => run(Compare { groups, x }),
+    }
+}
+
+/// Packed codes and their grids, of lengths that fit.
+#[derive(Clone, Copy)]
+struct Groups<'a> {
+    bits: u8,
+    group: usize,
+    packed: &'a [u8],
+    grids: Grids<'a>,
+}
+
+impl<'a> Groups<'a> {
+    fn new(bits: u8, group: usize, packed: &'a [u8], grids: Grids<'a>, n: usize) -> Self {
+        check_width(bits);
+        let groups = n.div_ceil(group);
+        assert_eq!(
+            (grids.scales.len(), grids.offsets.len()),
+            (groups, groups),
+            "one scale and one offset a group"
+        );
+        assert_eq!(packed.len(), groups_len(bits, group, n), "bytes of the packed groups");
+        Self { bits, group, packed, grids }
+    }
+}
+
+struct Dequantize<'a, T> {
+    groups: Groups<'a>,
+    out: &'a mut [T],
+}
+
+impl<T: Weight> Kernel for Dequantize<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call<I: Isa>(self, isa: I) {
+        match self.groups.bits {
+            2 => self.bits::<2, I>(isa),
+            3 => self.bits::<3, I>(isa),
+            4 => self.bits::<4, I>(isa),
+            5 => self.bits::<5, I>(isa),
+            6 => self.bits::<6, I>(isa),
+            _ => self.bits::<8, I>(isa),
+        }
+    }
+}
+
+impl<T: Weight> Dequantize<'_, T> {
+    #[inline(always)]
+    fn bits<const BITS: usize, I: Isa>(self, isa: I) {
+        let Groups { group, packed, grids, .. } = self.groups;
+        let pieces = packed.chunks(packed_len(BITS as u8, group));
+        for (i, (out, packed)) in self.out.chunks_mut(group).zip(pieces).enumerate() {
+            let grid = Grid::<I>::new(isa, &grids, i, BITS);
+            for (out, packed) in out.chunks_mut(CHUNK).zip(packed.chunks(CHUNK / 8 * BITS)) {
+                if let Some(out) = out.as_mut_array() {
+                    grid.chunk::<BITS, T>(isa, packed, out);
+                } else {
+                    let mut chunk = [T::ZERO; CHUNK];
+                    grid.part::<BITS, T>(isa, packed, out.len(), &mut chunk);
+                    out.copy_from_slice(&chunk[..out.len()]);
+                }
+            }
+        }
+    }
+}
+
+struct Compare<'a, T> {
+    groups: Groups<'a>,
+    x: &'a [T],
+}
+
+impl<T: Weight> Kernel for Compare<'_, T> {
+    type Output = Comparison;
+
+    #[inline(always)]
+    fn call<I: Isa>(self, isa: I) -> Comparison {
+        match self.groups.bits {
+            2 => self.bits::<2, I>(isa),
+            3 => self.bits::<3, I>(isa),
+            4 => self.bits::<4, I>(isa),
+            5 => self.bits::<5, I>(isa),
+            6 => self.bits::<6, I>(isa),
+            _ => self.bits::<8, I>(isa),
+        }
+    }
+}
+
+impl<T: Weight> Compare<'_, T> {
+    #[inline(always)]
+    fn bits<const BITS: usize, I: Isa>(self, isa: I) -> Comparison {
+        let Groups { group, packed, grids, .. } = self.groups;
+        let pieces = packed.chunks(packed_len(BITS as u8, group));
+        let mut sums = Accumulator::default();
+        let (mut decoded, mut wide) = ([0.0; CHUNK], [0.0; CHUNK]);
+        for (i, (x, packed)) in self.x.chunks(group).zip(pieces).enumerate() {
+            let grid = Grid::<I>::new(isa, &grids, i, BITS);
+            for (x, packed) in x.chunks(CHUNK).zip(packed.chunks(CHUNK / 8 * BITS)) {
+                if x.len() == CHUNK {
+                    grid.chunk::<BITS, f32>(isa, packed, &mut decoded);
+                } else {
+                    grid.part::<BITS, f32>(isa, packed, x.len(), &mut decoded);
+                }
+                widen(isa, x, &mut wide);
+                sums.add(&wide[..x.len()], &decoded[..x.len()]);
+            }
+        }
+        sums.finish()
+    }
+}
+
+#[inline(always)]
+fn widen<I: Isa, T: Weight>(isa: I, x: &[T], out: &mut [f32; CHUNK]) {
+    let (body, tail) = x.as_chunks();
+    let out = out.as_chunks_mut().0;
+    for (x, out) in body.iter().zip(out.iter_mut()) {
+        isa.store(T::load(isa, x), out);
+    }
+    if !tail.is_empty() {
+        isa.store(load_padded(isa, tail), &mut out[body.len()]);
+    }
+}
+
+/// The grid of a group in all lanes.
+#[derive(Clone, Copy)]
+pub(crate) struct Grid<I: Isa> {
+    scale: I::F,
+    /// Subtracted before the product: the zero point.
+    before: I::F,
+    /// Added after the product: the value of code 0.
+    after: I::F,
+    factor: I::F,
+    /// The weights of the codes 0 to 15, or four times those of 0 to 3.
+    table: I::F,
+}
+
+impl<I: Isa> Grid<I> {
+    #[inline(always)]
+    fn new(isa: I, grids: &Grids<'_>, i: usize, bits: usize) -> Self {
+        let (before, after) = match grids.offsets {
+            Offsets::Zero(zeros) => (f32::from(zeros[i]), -0.0),
+            Offsets::Value(offsets) => (0.0, offsets[i]),
+        };
+        Self::of(isa, grids.scales[i], before, after, grids.factor, bits)
+    }
+
+    /// The grid of `((code - before) * scale + after) * factor`.
+    #[inline(always)]
+    pub(crate) fn of(isa: I, scale: f32, before: f32, after: f32, factor: f32, bits: usize) -> Self {
+        let mut codes = [0.0; LANES];
+        for (code, value) in codes.iter_mut().enumerate() {
+            *value = (code & ((1 << bits) - 1)) as f32;
+        }
+        let (scale, before, after) = (isa.splat(scale), isa.splat(before), isa.splat(after));
+        let mut grid = Self { scale, before, after, factor: isa.splat(factor), table: scale };
+        if I::TABLES && bits <= 4 {
+            grid.table = grid.weight(isa, isa.load(&codes));
+        }
+        grid
+    }
+
+    /// Adding -0 changes nothing, nor does taking away 0 from what is not negative.
+    #[inline(always)]
+    fn weight(&self, isa: I, code: I::F) -> I::F {
+        isa.mul(isa.add(isa.mul(isa.sub(code, self.before), self.scale), self.after), self.factor)
+    }
+
+    /// The weights of the low `BITS` bits of each lane.
+    #[inline(always)]
+    pub(crate) fn low<const BITS: usize>(&self, isa: I, lanes: I::I) -> I::F {
+        if I::TABLES && matches!(BITS, 2 | 4) {
+            isa.look_up(self.table, lanes)
+        } else {
+            self.weight(isa, isa.float(isa.and(lanes, (1 << BITS) - 1)))
+        }
+    }
+
+    /// A full chunk.
+    #[inline(always)]
+    fn chunk<const BITS: usize, T: Weight>(&self, isa: I, packed: &[u8], out: &mut [T; CHUNK]) {
+        if !matches!(BITS, 2 | 4 | 8) {
+            return self.part::<BITS, T>(isa, packed, CHUNK, out);
+        }
+        let (packed, out) = (pieces::<u8, BITS>(packed), pieces_mut::<T, 8>(out));
+        for i in 0..BITS {
+            let v = isa.widen(&packed[i]);
+            T::store(isa, self.low::<BITS>(isa, v), &mut out[i]);
+            if BITS == 4 {
+                T::store(isa, self.low::<BITS>(isa, isa.shr::<4>(v)), &mut out[(i + BITS) % 8]);
+            }
+            if BITS == 2 {
+                T::store(isa, self.low::<BITS>(isa, isa.shr::<2>(v)), &mut out[(i + BITS) % 8]);
+                T::store(isa, self.low::<BITS>(isa, isa.shr::<4>(v)), &mut out[(i + 2 * BITS) % 8]);
+                T::store(isa, self.low::<BITS>(isa, isa.shr::<6>(v)), &mut out[(i + 3 * BITS) % 8]);
+            }
+        }
+    }
+
+    /// The first `n` weights of a chunk; what follows them is overwritten with anything.
+    #[inline(always)]
+    pub(crate) fn part<const BITS: usize, T: Weight>(
+        &self,
+        isa: I,
+        packed: &[u8],
+        n: usize,
+        out: &mut [T; CHUNK],
+    ) {
+        let mut codes = [0; CHUNK];
+        unpack_lanes::<BITS>(packed, &mut codes[..n]);
+        for (codes, out) in codes.as_chunks().0[..n.div_ceil(LANES)].iter().zip(out.as_chunks_mut().0) {
+            T::store(isa, self.weight(isa, isa.float(isa.widen(codes))), out);
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Weights to packed codes in one pass: range, grid, rounding and packing of a group while it is in the first cache.
+
+use half::f16;
+
+use crate::Weights;
+use crate::float16::{Convert, NarrowF16, WidenF16};
+use crate::isa::{Isa, Kernel, run};
+use crate::lanes::{LANES, clamp, pieces, pieces_mut, round_even};
+use crate::pack::{CHUNK, check_width, pack_lanes, packed_len};
+use crate::weights::{Weight, load_padded};
+
+/// Where the grids of a run of groups go: one element a group in each.
+#[derive(Debug)]
+pub struct GridsMut<'a> {
+    /// Scales, each a number that half precision holds.
+    pub scales: &'a mut [f32],
+    /// Zero points, integers in the range of the codes.
+    pub zeros: &'a mut [f32],
+}
+
+/// What [`encode_min_max`] learned about a run of groups on its way.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Extremes {
+    /// The smallest weight, at most 0.
+    pub low: f32,
+    /// The largest weight, at least 0.
+    pub high: f32,
+    /// The smallest scale above 0 before it was rounded to half precision; infinite when there is none.
+    pub smallest_scale: f32,
+    /// The largest scale before it was rounded to half precision.
+    pub largest_scale: f32,
+}
+
+/// Quantizes a run of groups on their whole range, 0 included, and packs the codes of each group on its own.
+///
+/// ```text
+/// low = min(0, smallest)   high = max(0, largest)   fitted = (high - low) / top
+/// scale    = f16(fitted), at most 65504
+/// zero     = clamp(round_ties_even(-low / scale), 0, top)
+/// codes[i] = round_ties_even(clamp((x[i] + zero * scale) * (1 / scale), 0, top))
+/// ```
+///
+/// When `round_ties_even((low + fitted * top) / scale + zero)` is below `top`, the largest code would stay unused: then
+/// the next smaller f16 is the scale, unless that is 0. A scale that rounds to 0 gives zero point and codes 0. Each
+/// operation is rounded to `f32`, none is fused. Weights that are not finite give a range that is not, or codes 0.
+///
+/// The last group may be shorter. Codes are packed as [`crate::pack`] says, [`packed_len`] bytes a group.
+///
+/// # Panics
+/// When `bits` is not 2, 3, 4, 5, 6 or 8, when `group` is 0, or when a length does not fit.
+///
+/// ```
+/// use aq_kernels::{Weights, encode::{GridsMut, encode_min_max}};
+/// let (mut scales, mut zeros, mut packed) = ([0.0; 2], [0.0; 2], [0; 4]);
+/// let grids = GridsMut { scales: &mut scales, zeros: &mut zeros };
+/// let x = [-1.0, 0.0, 2.0, 6.5, 0.0, 15.0, 1.0];
+/// encode_min_max(4, 4, Weights::F32(&x), grids, &mut packed);
+/// assert_eq!((scales, zeros), ([0.5, 1.0], [2.0, 0.0]));
+/// assert_eq!(packed, [0x20, 0xf6, 0xf0, 0x01]);
+/// ```
+pub fn encode_min_max(
+    bits: u8,
+    group: usize,
+    x: Weights<'_>,
+    grids: GridsMut<'_>,
+    packed: &mut [u8],
+) -> Extremes {
+    check_width(bits);
+    let groups = x.len().div_ceil(group);
+    assert_eq!(
+        (grids.scales.len(), grids.zeros.len()),
+        (groups, groups),
+        "one scale and one zero point a group"
+    );
+    assert_eq!(packed.len(), crate::pack::groups_len(bits, group, x.len()), "bytes of the packed groups");
+    match x {
+        Weights::F32(x) => run(EncodeMinMax { bits, group, x, grids, packed }),
+        Weights::F16(x) => run(EncodeMinMax { bits, group, x, grids, packed }),
+        Weights::BF16(x) => run(EncodeMinMax { bits, group, x, grids, packed }),
+    }
+}
+
+struct EncodeMinMax<'a, T> {
+    bits: u8,
+    group: usize,
+    x: &'a [T],
+    grids: GridsMut<'a>,
+    packed: &'a mut [u8],
+}
+
+impl<T: Weight> Kernel for EncodeMinMax<'_, T> {
+    type Output = Extremes;
+
+    #[inline(always)]
+    fn call<I: Isa>(self, isa: I) -> Extremes {
+        match self.bits {
+            2 => self.encode::<2, I>(isa),
+            3 => self.encode::<3, I>(isa),
+            4 => self.encode::<4, I>(isa),
+            5 => self.encode::<5, I>(isa),
+            6 => self.encode::<6, I>(isa),
+            _ => self.encode::<8, I>(isa),
+        }
+    }
+}
+
+impl<T: Weight> EncodeMinMax<'_, T> {
+    /// Works on 16 groups at a time, so that finding their grids takes 16 lanes too.
+    #[inline(always)]
+    fn encode<const BITS: usize, I: Isa>(self, isa: I) -> Extremes {
+        let Self { group, x, grids, packed, .. } = self;
+        let top = ((1 << BITS) - 1) as f32;
+        let piece = packed_len(BITS as u8, group);
+        let batches = x.chunks(LANES * group).zip(packed.chunks_mut(LANES * piece));
+        let stored = grids.scales.chunks_mut(LANES).zip(grids.zeros.chunks_mut(LANES));
+        let mut extremes =
+            Extremes { low: 0.0, high: 0.0, smallest_scale: f32::INFINITY, largest_scale: 0.0 };
+        for ((x, packed), (scales, zeros)) in batches.zip(stored) {
+            let (mut low, mut high) = ([0.0; LANES], [0.0; LANES]);
+            for ((x, low), high) in x.chunks(group).zip(&mut low).zip(&mut high) {
+                (*low, *high) = range(isa, x);
+            }
+            let grids = Grids::new(&low, &high, top);
+            extremes.include(isa, &low, &high, &grids.fitted);
+            scales.copy_from_slice(&grids.scale[..scales.len()]);
+            zeros.copy_from_slice(&grids.zero[..zeros.len()]);
+            for (i, (x, out)) in x.chunks(group).zip(packed.chunks_mut(piece)).enumerate() {
+                let grid = Grid { low: grids.low[i], inverse: grids.inverse[i], top };
+                encode_group::<BITS, I, T>(isa, x, grid, out);
+            }
+        }
+        extremes
+    }
+}
+
+impl Extremes {
+    #[inline(always)]
+    fn include<I: Isa>(&mut self, isa: I, low: &[f32; LANES], high: &[f32; LANES], fitted: &[f32; LANES]) {
+        let mut positive = *fitted;
+        for scale in &mut positive {
+            *scale = if *scale > 0.0 { *scale } else { f32::INFINITY };
+        }
+        self.low = self.low.min(isa.smallest(isa.load(low)));
+        self.high = self.high.max(isa.largest(isa.load(high)));
+        self.smallest_scale = self.smallest_scale.min(isa.smallest(isa.load(&positive)));
+        self.largest_scale = self.largest_scale.max(isa.largest(isa.load(fitted)));
+    }
+}
+
+/// The range of a group, 0 included, without negative zeros.
+#[inline(always)]
+fn range<I: Isa, T: Weight>(isa: I, x: &[T]) -> (f32, f32) {
+    let zero = isa.splat(0.0);
+    let (mut low, mut high) = (zero, zero);
+    let (body, tail) = x.as_chunks::<LANES>();
+    for chunk in body {
+        let v = T::load(isa, chunk);
+        (low, high) = (isa.min(v, low), isa.max(v, high));
+    }
+    if !tail.is_empty() {
+        let v = load_padded(isa, tail);
+        (low, high) = (isa.min(v, low), isa.max(v, high));
+    }
+    (isa.smallest(low) + 0.0, isa.largest(high) + 0.0)
+}
+
+/// What it takes to turn weights into codes.
+#[derive(Clone, Copy)]
+struct Grid {
+    low: f32,
+    inverse: f32,
+    top: f32,
+}
+
+/// Rounds and packs one group.
+#[inline(always)]
+fn encode_group<const BITS: usize, I: Isa, T: Weight>(isa: I, x: &[T], grid: Grid, out: &mut [u8]) {
+    let rounding = Rounding::new(isa, grid);
+    for (x, out) in x.chunks(CHUNK).zip(out.chunks_mut(CHUNK / 8 * BITS)) {
+        match x.as_array() {
+            Some(x) if BITS == 4 => rounding.four_bits(isa, x, out),
+            Some(x) if BITS == 2 => rounding.two_bits(isa, x, out),
+            Some(x) if BITS == 8 => rounding.eight_bits(isa, x, out),
+            _ => {
+                let mut codes = [0; CHUNK];
+                rounding.bytes(isa, x, &mut codes);
+                pack_lanes::<BITS>(&codes[..x.len()], out);
+            }
+        }
+    }
+}
+
+/// A grid in all lanes.
+struct Rounding<I: Isa> {
+    low: I::F,
+    inverse: I::F,
+    top: I::F,
+}
+
+/// Packing of full chunks happens in lanes of 32 bits, before they are narrowed: half or a quarter of the narrowing.
+impl<I: Isa> Rounding<I> {
+    #[inline(always)]
+    fn new(isa: I, grid: Grid) -> Self {
+        Self { low: isa.splat(grid.low), inverse: isa.splat(grid.inverse), top: isa.splat(grid.top) }
+    }
+
+    #[inline(always)]
+    fn round(&self, isa: I, v: I::F) -> I::I {
+        let v = isa.mul(isa.sub(v, self.low), self.inverse);
+        isa.round(isa.min(isa.max(v, isa.splat(0.0)), self.top))
+    }
+
+    #[inline(always)]
+    fn code<T: Weight>(&self, isa: I, x: &[T; CHUNK], at: usize) -> I::I {
+        self.round(isa, T::load(isa, &pieces::<T, 8>(x)[at]))
+    }
+
+    #[inline(always)]
+    fn four_bits<T: Weight>(&self, isa: I, x: &[T; CHUNK], out: &mut [u8]) {
+        for (i, out) in pieces_mut::<u8, 4>(out).iter_mut().enumerate() {
+            let (low, high) = (self.code(isa, x, i), self.code(isa, x, i + 4));
+            isa.narrow(isa.or(low, isa.shl::<4>(high)), out);
+        }
+    }
+
+    #[inline(always)]
+    fn two_bits<T: Weight>(&self, isa: I, x: &[T; CHUNK], out: &mut [u8]) {
+        for (i, out) in pieces_mut::<u8, 2>(out).iter_mut().enumerate() {
+            let low = isa.or(self.code(isa, x, i), isa.shl::<2>(self.code(isa, x, i + 2)));
+            let high = isa.or(self.code(isa, x, i + 4), isa.shl::<2>(self.code(isa, x, i + 6)));
+            isa.narrow(isa.or(low, isa.shl::<4>(high)), out);
+        }
+    }
+
+    #[inline(always)]
+    fn eight_bits<T: Weight>(&self, isa: I, x: &[T; CHUNK], out: &mut [u8]) {
+        for (i, out) in pieces_mut::<u8, 8>(out).iter_mut().enumerate() {
+            isa.narrow(self.code(isa, x, i), out);
+        }
+    }
+
+    /// A chunk of any length, one code a byte.
+    #[inline(always)]
+    fn bytes<T: Weight>(&self, isa: I, x: &[T], codes: &mut [u8; CHUNK]) {
+        let (body, tail) = x.as_chunks();
+        let codes = codes.as_chunks_mut().0;
+        for (x, codes) in body.iter().zip(codes.iter_mut()) {
+            isa.narrow(self.round(isa, T::load(isa, x)), codes);
+        }
+        if !tail.is_empty() {
+            isa.narrow(self.round(isa, load_padded(isa, tail)), &mut codes[body.len()]);
+        }
+    }
+}
+
+/// The grids of 16 groups.
+struct Grids {
+    fitted: [f32; LANES],
+    scale: [f32; LANES],
+    zero: [f32; LANES],
+    inverse: [f32; LANES],
+    low: [f32; LANES],
+}
+
+impl Grids {
+    #[inline(always)]
+    fn new(low: &[f32; LANES], high: &[f32; LANES], top: f32) -> Self {
+        let [mut fitted, mut scale, mut zero, mut inverse, mut grid_low] = [[0.0; LANES]; 5];
+        for i in 0..LANES {
+            fitted[i] = (high[i] - low[i]) / top;
+            let bits = NarrowF16::convert(if fitted[i] < 65504.0 { fitted[i] } else { 65504.0 }).to_bits();
+            let nearest = WidenF16::convert(f16::from_bits(bits));
+            let smaller = WidenF16::convert(f16::from_bits(bits.wrapping_sub(1)));
+            let reached = (low[i] + fitted[i] * top) / nearest + zero_point(low[i], nearest, top);
+            let unused = round_even(clamp(reached, top)) < top;
+            scale[i] = if unused && bits > 1 { smaller } else { nearest };
+            zero[i] = if bits > 0 { zero_point(low[i], scale[i], top) } else { 0.0 };
+            inverse[i] = if bits > 0 { 1.0 / scale[i] } else { 0.0 };
+            grid_low[i] = -(zero[i] * scale[i]);
+        }
+        Grids { fitted, scale, zero, inverse, low: grid_low }
+    }
+}
+
+#[inline(always)]
+fn zero_point(low: f32, scale: f32, top: f32) -> f32 {
+    round_even(clamp(-low / scale, top))
+}

@@ -1,0 +1,142 @@
+//! The short way of the plain case: a row of usual magnitude on its whole range, from its source type to packed codes.
+//!
+//! It gives the bytes of the long way in `row.rs`, which remains for all other rows; a test compares them.
+
+use aq_codec::{AffineRow, push_grids};
+use aq_core::{EncodedRows, OffsetKind, Scratch};
+use aq_kernels::Weights;
+use aq_kernels::decode::{Grids, Offsets, compare};
+use aq_kernels::encode::{GridsMut, encode_min_max};
+use aq_kernels::metric::Comparison;
+
+use crate::exponent::{has_normal_scales, is_plain};
+use crate::gain::{correction, is_restored};
+use crate::grid::round;
+use crate::row::{Method, RowEncoder};
+
+/// Quantizes a row and appends it to `out`; `false`, with nothing appended, where it takes the long way.
+pub(crate) fn push_plain<M: Method>(
+    encoder: &RowEncoder<'_, M>,
+    weights: Weights<'_>,
+    scratch: &mut Scratch,
+    out: &mut EncodedRows,
+) -> bool {
+    if !M::WHOLE_RANGE || encoder.encoding.offset != OffsetKind::ZeroPoint {
+        return false;
+    }
+    let start = out.codes.len();
+    out.codes.resize(start + encoder.encoding.bits.packed_len(weights.len()), 0);
+    let done = PlainRow { encoder, weights, packed: &mut out.codes[start..] }.encode(scratch);
+    if !done {
+        out.codes.truncate(start);
+        return false;
+    }
+    let row = AffineRow { codes: &[], scales: &scratch.scales, offsets: &scratch.offsets, exponent: 0 };
+    push_grids(&encoder.encoding, row, out);
+    true
+}
+
+struct PlainRow<'a, M> {
+    encoder: &'a RowEncoder<'a, M>,
+    weights: Weights<'a>,
+    packed: &'a mut [u8],
+}
+
+impl<M: Method> PlainRow<'_, M> {
+    /// Fills the packed codes, scales and zero points; `false` when the row is not plain after all.
+    fn encode(&mut self, scratch: &mut Scratch) -> bool {
+        let groups = self.encoder.encoding.group_size.groups(self.weights.len());
+        scratch.scales.resize(groups, 0.0);
+        scratch.offsets.resize(groups, 0.0);
+        let grids = GridsMut { scales: &mut scratch.scales, zeros: &mut scratch.offsets };
+        let extremes = encode_min_max(self.bits(), self.group(), self.weights, grids, self.packed);
+        is_plain(&extremes) && (!self.encoder.gain || self.correct_gain(scratch))
+    }
+
+    fn bits(&self) -> u8 {
+        self.encoder.encoding.bits.get()
+    }
+
+    fn group(&self) -> usize {
+        self.encoder.encoding.group_size.weights(self.weights.len())
+    }
+
+    /// Multiplies the scales by the gain of the row; `false` when that takes an exponent or a search for the slope.
+    fn correct_gain(&self, scratch: &mut Scratch) -> bool {
+        scratch.codes.clear();
+        scratch.codes.extend(scratch.offsets.iter().map(|&zero| zero as u8));
+        let before = self.compare(scratch);
+        let Some(gain) = correction(before.aa, before.dot) else { return true };
+        let (mut smallest, mut largest) = (f32::INFINITY, 0.0_f32);
+        for scale in &mut scratch.scales {
+            let corrected = *scale * gain.factor;
+            smallest = smallest.min(if corrected > 0.0 { corrected } else { f32::INFINITY });
+            largest = largest.max(corrected);
+            *scale = round(corrected);
+        }
+        if !has_normal_scales(smallest, largest) {
+            return false;
+        }
+        let after = || self.compare(scratch);
+        !gain.exact || is_restored(after().dot - before.aa, before.aa)
+    }
+
+    /// The weights against what is stored so far; zero points are in `scratch.codes`.
+    fn compare(&self, scratch: &Scratch) -> Comparison {
+        let grids = Grids { scales: &scratch.scales, offsets: Offsets::Zero(&scratch.codes), factor: 1.0 };
+        compare(self.bits(), self.group(), self.weights, self.packed, grids)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aq_core::{AffineEncoding, BitWidth, GroupSize};
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+    use crate::MinMax;
+
+    /// Rows of many magnitudes and shapes, few of which are not plain.
+    fn rows() -> Vec<Vec<f32>> {
+        let mut random = StdRng::seed_from_u64(7);
+        let mut rows =
+            vec![vec![0.0; 200], vec![1e-7; 64], vec![-3.0; 33], vec![f32::MAX; 5], vec![1e30, -1e-30]];
+        for n in 1..400 {
+            let (spread, shift) =
+                (random.random_range(-8.0..4.0_f32).exp2(), random.random_range(-2.0..2.0_f32));
+            let shift = if n % 3 == 0 { shift } else { 0.0 };
+            rows.push(
+                (0..n).map(|_| (random.random_range(-1.0..1.0_f32).powi(3) + shift) * spread).collect(),
+            );
+        }
+        rows
+    }
+
+    #[test]
+    fn both_ways_give_the_same_bytes() -> Result<(), aq_core::CoreError> {
+        let (mut plain, mut all) = (0, 0);
+        for bits in [2, 3, 4, 5, 6, 8] {
+            for (group_size, gain) in [(0, true), (32, false), (32, true), (128, true), (64, false)] {
+                let group_size = if group_size == 0 { GroupSize::ROW } else { GroupSize::new(group_size)? };
+                let encoding =
+                    AffineEncoding { bits: BitWidth::new(bits)?, group_size, offset: OffsetKind::ZeroPoint };
+                let encoder = RowEncoder { method: &MinMax, encoding, gain, importance: None };
+                for row in rows() {
+                    let (mut short, mut long) = (EncodedRows::default(), EncodedRows::default());
+                    all += 1;
+                    if push_plain(&encoder, Weights::F32(&row), &mut Scratch::default(), &mut short) {
+                        plain += 1;
+                        let mut scratch = Scratch { row: row.clone(), ..Scratch::default() };
+                        encoder.push(&mut scratch, &mut long);
+                        assert_eq!(short, long, "{bits} bits, {group_size:?}, {gain}, {row:?}");
+                    } else {
+                        assert_eq!(short, EncodedRows::default());
+                    }
+                }
+            }
+        }
+        assert!(plain > all * 8 / 10, "{plain} of {all} rows are plain");
+        Ok(())
+    }
+}
