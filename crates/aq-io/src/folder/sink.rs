@@ -167,9 +167,9 @@ impl PendingOutput for PendingFolder {
     }
 
     fn commit(self: Box<Self>) -> Result<PathBuf> {
-        let destination = self.folder.commit()?;
-        // After the rename: a run that ends in between leaves a complete result with one file too many.
-        let _ = std::fs::remove_file(destination.join(journal::JOURNAL));
-        Ok(destination)
+        // Nothing is left to resume: the result is complete and only its name is missing.
+        let journal = self.folder.path().join(journal::JOURNAL);
+        std::fs::remove_file(&journal).map_err(IoError::os(&journal))?;
+        self.folder.commit()
     }
 }

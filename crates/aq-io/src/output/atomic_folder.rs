@@ -75,6 +75,12 @@ impl StagedFolder {
         let (destination, above) = (&self.destination, parent(&self.destination));
         sync_folder(&self.partial)?;
         check_destination(destination, self.force)?;
+        if exists(destination) && exchange(&self.partial, destination) {
+            sync_folder(above)?;
+            // The result is in place and durable; what is dropped now is the old one.
+            self.remove = true;
+            return Ok(destination.clone());
+        }
         let old = sibling(destination, "aq-old")?;
         let replaces = exists(destination);
         if replaces {
@@ -146,6 +152,18 @@ fn may_replace(folder: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(folder) else { return false };
     let children: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
     children.is_empty() || is_ours(folder) || children.iter().any(|c| is_ours(c))
+}
+
+/// Swaps two folders in one step; `false`, with nothing changed, where the system cannot do that.
+#[cfg(target_os = "linux")]
+fn exchange(a: &Path, b: &Path) -> bool {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exchange(_: &Path, _: &Path) -> bool {
+    false
 }
 
 fn exists(path: &Path) -> bool {
