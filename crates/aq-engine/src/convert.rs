@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use aq_core::{DType, EncodedRows, EncodedSlab, Encoding, StoredTensor};
 use aq_io::{Access, CreateOptions, OutputFormat, SlabStream, Source};
 
+use crate::slab::copy_slab;
 use crate::weights::WeightReader;
 use crate::{EngineError, Result, verify};
 
@@ -102,24 +103,15 @@ impl Rewritten<'_> {
         }
         let target = &self.tensors[self.tensor];
         let (start, count) = aq_core::slab_range(&target.info, &target.encoding, self.slab);
-        let size = target.info.dtype().size() as u64;
-        rows.row_count = count;
-        if *target != self.source.tensors()[self.tensor] {
+        if *target == self.source.tensors()[self.tensor] {
+            copy_slab(self.source, self.tensor, self.slab, rows)?;
+        } else {
             let mut reader = WeightReader::default();
             let weights = reader.read(self.source, self.tensor, start, count as usize)?;
-            rows.codes.resize((count * size) as usize, 0);
+            rows.codes.resize(count as usize * target.info.dtype().size(), 0);
             aq_codec::f32_to_bytes(target.info.dtype(), weights, &mut rows.codes)
                 .map_err(|e| EngineError::Internal(e.to_string()))?;
-        } else if target.encoding == Encoding::Raw {
-            rows.codes.resize((count * size) as usize, 0);
-            self.source.read_bytes(self.tensor, start * size, &mut rows.codes)?;
-        } else {
-            let mut buffer = Vec::new();
-            let parts = self.source.read_slab(self.tensor, self.slab, &mut buffer)?;
-            rows.codes.extend_from_slice(parts.codes);
-            rows.scales.extend_from_slice(parts.scales);
-            rows.offsets.extend_from_slice(parts.offsets);
-            rows.extra.extend_from_slice(parts.extra);
+            rows.row_count = count;
         }
         Ok(start)
     }

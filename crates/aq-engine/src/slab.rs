@@ -89,6 +89,26 @@ pub(crate) struct Encoded {
     pub(crate) source_bytes: u64,
 }
 
+/// Copies slab `slab` of tensor `index` as it is stored into `rows`, which is empty.
+pub(crate) fn copy_slab(source: &dyn Source, index: usize, slab: u64, rows: &mut EncodedRows) -> Result<()> {
+    let stored = &source.tensors()[index];
+    let (start, count) = aq_core::slab_range(&stored.info, &stored.encoding, slab);
+    if stored.encoding == Encoding::Raw {
+        let size = stored.info.dtype().size() as u64;
+        rows.codes.resize((count * size) as usize, 0);
+        source.read_bytes(index, start * size, &mut rows.codes)?;
+    } else {
+        let mut buffer = Vec::new();
+        let parts = source.read_slab(index, slab, &mut buffer)?;
+        rows.codes.extend_from_slice(parts.codes);
+        rows.scales.extend_from_slice(parts.scales);
+        rows.offsets.extend_from_slice(parts.offsets);
+        rows.extra.extend_from_slice(parts.extra);
+    }
+    rows.row_count = count;
+    Ok(())
+}
+
 /// The buffers of one worker.
 pub(crate) struct SlabWorker {
     block_bytes: u64,
@@ -124,23 +144,9 @@ impl SlabWorker {
     }
 
     fn copy(&mut self, task: &TensorTask<'_>, slab: u64, mut rows: EncodedRows) -> Result<Encoded> {
-        let info = &task.stored.info;
-        let (start, count) = aq_core::slab_range(info, &task.stored.encoding, slab);
-        let mut non_finite = false;
-        if task.stored.encoding == Encoding::Raw {
-            let size = info.dtype().size() as u64;
-            rows.codes.resize((count * size) as usize, 0);
-            task.source.read_bytes(task.index, start * size, &mut rows.codes)?;
-            non_finite = self.holds_non_finite(info.dtype(), &rows.codes)?;
-        } else {
-            let mut buffer = Vec::new();
-            let parts = task.source.read_slab(task.index, slab, &mut buffer)?;
-            rows.codes.extend_from_slice(parts.codes);
-            rows.scales.extend_from_slice(parts.scales);
-            rows.offsets.extend_from_slice(parts.offsets);
-            rows.extra.extend_from_slice(parts.extra);
-        }
-        rows.row_count = count;
+        copy_slab(task.source, task.index, slab, &mut rows)?;
+        let raw = task.stored.encoding == Encoding::Raw;
+        let non_finite = raw && self.holds_non_finite(task.stored.info.dtype(), &rows.codes)?;
         let source_bytes = rows.bytes();
         Ok(Encoded { rows, comparison: Comparison::default(), non_finite, source_bytes })
     }

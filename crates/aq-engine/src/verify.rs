@@ -32,6 +32,10 @@ pub fn verify(path: &Path, cancel: &AtomicBool) -> Result<Verified> {
     if source.format() == aq_io::Format::Folder {
         aq_io::verify_folder(path)?;
     }
+    verify_slabs(&*source, cancel)
+}
+
+fn verify_slabs(source: &dyn Source, cancel: &AtomicBool) -> Result<Verified> {
     let slabs: Vec<(usize, u64)> = source
         .tensors()
         .iter()
@@ -42,7 +46,7 @@ pub fn verify(path: &Path, cancel: &AtomicBool) -> Result<Verified> {
         if cancel.load(Ordering::Relaxed) {
             return Err(EngineError::Interrupted);
         }
-        check_slab(&*source, i, slab, buffer)
+        check_slab(source, i, slab, buffer)
     };
     let bytes = slabs.par_iter().map_init(Vec::new, check).sum::<Result<u64>>()?;
     Ok(Verified { tensors: source.tensors().len(), slabs: slabs.len() as u64, bytes })
@@ -68,8 +72,7 @@ pub(crate) fn verify_path(path: &Path, expected: &[StoredTensor], cancel: &Atomi
         let reason = "the tensors read back differ from those written".to_string();
         return Err(EngineError::Verify { path: path.into(), reason });
     }
-    drop(source);
-    verify(path, cancel).map(|_| ())
+    verify_slabs(&*source, cancel).map(|_| ())
 }
 
 /// Measures the tensors that an earlier run already wrote to `parts`, as the loop would have.
