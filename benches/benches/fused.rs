@@ -1,93 +1,86 @@
 //! Kernels that do several steps in one pass, products and the Hadamard transform, at each SIMD level.
 //!
-//! Every case compares its answer with the twin's before it is timed. The twin is the plain code of `reference.rs`
-//! called for one group at a time. Compilers may turn parts of it into vectors of the baseline.
+//! Every case compares its answer with the twin's before it is timed. The twins of packed weights are the loops of
+//! `aq-scalar`, which are compiled without vectors; the others are the plain code of `aq_kernels::reference`.
+//! `cargo bench -p aq-benches --bench fused -- 'encode'` runs one case.
 
-use std::hint::black_box;
-use std::time::Duration;
+mod case;
 
 use aq_kernels::decode::{self, Grids, Offsets};
 use aq_kernels::encode::{GridsMut, encode_min_max};
-use aq_kernels::product::{Matrix, MatrixOffsets, TokenI8, matvec_f32, matvec_i8, quantize_token};
-use aq_kernels::{Weights, WeightsMut, hadamard, levels, pack, reference, with_level};
-use criterion::{
-    BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
+use aq_kernels::metric::Comparison;
+use aq_kernels::product::{
+    self, BlockI8, Matrix, MatrixOffsets, TOKENS, TokenI8, matmul_i8, matvec_f32, matvec_i8, quantize_token,
 };
-use half::f16;
+use aq_kernels::{Weights, WeightsMut, hadamard, pack, reference};
+use aq_scalar as plain;
+use criterion::{Criterion, criterion_group, criterion_main};
+use half::{bf16, f16};
+
+use case::{GROUP, case};
 
 const WEIGHTS: usize = 1 << 14;
-const GROUP: usize = 128;
+const GROUPS: usize = WEIGHTS / GROUP;
 
-/// Times `kernel` at each level, then `twin`, then a copy of `bytes`; both write all they find out to `out`.
-fn case<T: Clone + PartialEq>(
-    c: &mut Criterion,
-    (name, bytes): (&str, usize),
-    mut out: Vec<T>,
-    kernel: impl Fn(&mut [T]),
-    twin: impl Fn(&mut [T]),
-) {
-    let mut group: BenchmarkGroup<'_, WallTime> = c.benchmark_group(name);
-    group.throughput(Throughput::Bytes(bytes as u64)).sample_size(10);
-    group.warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_millis(500));
-    let mut want = out.clone();
-    twin(&mut want);
-    for level in levels() {
-        with_level(level, || {
-            kernel(&mut out);
-            assert!(out == want, "{name}: wrong answer at {level}");
-            group.bench_function(level.name(), |b| b.iter(|| kernel(black_box(&mut out))));
-        });
-    }
-    group.bench_function("twin", |b| b.iter(|| twin(black_box(&mut want))));
-    let (from, mut to) = (vec![1_u8; bytes], vec![0_u8; bytes]);
-    group.bench_function("memcpy", |b| b.iter(|| to.copy_from_slice(black_box(&from))));
-    group.finish();
-}
-
-fn twin_encode(bits: u8, x: &[f32], packed: &mut [u8]) {
-    let top = ((1_u16 << bits) - 1) as u8;
-    for (x, packed) in x.chunks(GROUP).zip(packed.chunks_mut(pack::packed_len(bits, GROUP))) {
-        let (scale, zero, _) = reference::min_max_grid(black_box(x), f32::from(top));
-        let mut codes = [0; GROUP];
-        reference::quantize(x, 1.0 / scale, -(zero * scale), top, &mut codes);
-        reference::pack(bits, &codes, packed);
+fn encode_cases(c: &mut Criterion) {
+    let x = aq_benches::weights(WEIGHTS);
+    let halves: Vec<f16> = x.iter().map(|&w| f16::from_f32(w)).collect();
+    let narrow: Vec<bf16> = x.iter().map(|&w| bf16::from_f32(w)).collect();
+    let of_halves: Vec<f32> = halves.iter().map(|w| w.to_f32()).collect();
+    let of_narrow: Vec<f32> = narrow.iter().map(|w| w.to_f32()).collect();
+    for bits in [2, 3, 4, 5, 6, 8] {
+        for (kind, size, weights, wide) in [
+            ("f32", 4, Weights::F32(&x), &x),
+            ("f16", 2, Weights::F16(&halves), &of_halves),
+            ("bf16", 2, Weights::BF16(&narrow), &of_narrow),
+        ] {
+            let kernel = |packed: &mut [u8]| {
+                let (mut scales, mut zeros) = ([0.0; GROUPS], [0.0; GROUPS]);
+                let grids = GridsMut { scales: &mut scales, zeros: &mut zeros };
+                encode_min_max(bits, GROUP, weights, grids, packed);
+            };
+            let twin = |packed: &mut [u8]| {
+                let (mut scales, mut zeros) = ([0.0; GROUPS], [0.0; GROUPS]);
+                plain::encode(bits, GROUP, wide, (&mut scales, &mut zeros), packed);
+            };
+            let packed = vec![0; pack::groups_len(bits, GROUP, WEIGHTS)];
+            case(c, (&format!("encode_min_max/{bits}/{kind}"), WEIGHTS * size), packed, kernel, twin);
+        }
     }
 }
 
-fn fused_cases(c: &mut Criterion) {
+fn decode_cases(c: &mut Criterion) {
     let x = aq_benches::weights(WEIGHTS);
     for bits in [2, 3, 4, 5, 6, 8] {
-        let packed = vec![0; pack::packed_len(bits, WEIGHTS)];
-        let encode = |packed: &mut [u8]| {
-            let (mut scales, mut zeros) = ([0.0; WEIGHTS / GROUP], [0.0; WEIGHTS / GROUP]);
-            let grids = GridsMut { scales: &mut scales, zeros: &mut zeros };
-            encode_min_max(bits, GROUP, Weights::F32(&x), grids, packed);
-        };
-        let name = format!("encode_min_max/{bits}");
-        case(c, (&name, WEIGHTS * 4), packed.clone(), encode, |packed| twin_encode(bits, &x, packed));
-
-        let mut packed = packed;
-        encode(&mut packed);
-        let (scales, zeros) = ([0.25; WEIGHTS / GROUP], [2; WEIGHTS / GROUP]);
+        let (mut scales, mut zeros) = ([0.0; GROUPS], [0.0; GROUPS]);
+        let mut packed = vec![0; pack::groups_len(bits, GROUP, WEIGHTS)];
+        plain::encode(bits, GROUP, &x, (&mut scales, &mut zeros), &mut packed);
+        let zeros = zeros.map(|z| z as u8);
         let grids = Grids { scales: &scales, offsets: Offsets::Zero(&zeros), factor: 1.0 };
-        let twin = |out: &mut [f32]| {
-            let pieces = packed.chunks(pack::packed_len(bits, GROUP));
-            for (packed, out) in pieces.zip(out.chunks_mut(GROUP)) {
-                let mut codes = [0; GROUP];
-                reference::unpack(bits, black_box(packed), &mut codes);
-                reference::dequantize_zero(&codes, 0.25, 2, out);
-            }
+        let to = |out: WeightsMut<'_>| decode::dequantize(bits, GROUP, &packed, grids, out);
+        let twin = |out: &mut [f32]| plain::decode(bits, GROUP, &packed, &scales, &zeros, out);
+        let wide = || {
+            let mut out = vec![0.0; WEIGHTS];
+            twin(&mut out);
+            out
         };
-        let kernel = |out: &mut [f32]| decode::dequantize(bits, GROUP, &packed, grids, WeightsMut::F32(out));
-        case(c, (&format!("dequantize/{bits}"), WEIGHTS * 4), vec![0.0; WEIGHTS], kernel, twin);
+        let name = |kind| format!("dequantize/{bits}/{kind}");
+        let blank = vec![0.0; WEIGHTS];
+        case(c, (&name("f32"), WEIGHTS * 4), blank, |out| to(WeightsMut::F32(out)), twin);
+        let twin = |out: &mut [f16]| reference::narrow_f16(&wide(), out);
+        let blank = vec![f16::ZERO; WEIGHTS];
+        case(c, (&name("f16"), WEIGHTS * 2), blank, |out| to(WeightsMut::F16(out)), twin);
+        let twin = |out: &mut [bf16]| reference::narrow_bf16(&wide(), out);
+        let blank = vec![bf16::ZERO; WEIGHTS];
+        case(c, (&name("bf16"), WEIGHTS * 2), blank, |out| to(WeightsMut::BF16(out)), twin);
 
         let kernel = |out: &mut [_]| out[0] = decode::compare(bits, GROUP, Weights::F32(&x), &packed, grids);
         let both = |out: &mut [_]| {
-            let mut decoded = vec![0.0; WEIGHTS];
-            twin(&mut decoded);
-            out[0] = reference::compare(&x, &decoded);
+            let [dot, aa, bb, error, max_abs] = plain::compare(&x, &wide());
+            out[0] = Comparison { dot, aa, bb, error, max_abs };
         };
-        case(c, (&format!("compare_packed/{bits}"), WEIGHTS * 4), vec![Default::default()], kernel, both);
+        let blank = vec![Comparison::default()];
+        case(c, (&format!("compare_packed/{bits}"), WEIGHTS * 4), blank, kernel, both);
     }
 }
 
@@ -115,6 +108,19 @@ fn product_cases(c: &mut Criterion) {
             |y: &mut [f32]| reference::matvec_f32(&matrix, &x, y),
         );
         case(c, (&format!("matvec_f32/{bits}"), bytes), vec![0.0; rows], kernel, twin);
+
+        let (mut values, mut sums) = (vec![[[0; 4]; TOKENS]; cols / 4], vec![[0; TOKENS]; cols / GROUP]);
+        product::interleave(&[token; TOKENS], &mut values, &mut sums);
+        let block = BlockI8 { values: &values, sums: &sums, scales: &[scale; TOKENS] };
+        let twin = |y: &mut [[f32; TOKENS]]| {
+            for t in 0..TOKENS {
+                let mut one = [0.0; 256];
+                reference::matvec_i8(&matrix, token, &mut one);
+                y.iter_mut().zip(one).for_each(|(y, v)| y[t] = v);
+            }
+        };
+        let kernel = |y: &mut [_]| matmul_i8(&matrix, block, y);
+        case(c, (&format!("matmul_i8/{bits}"), bytes), vec![[0.0; TOKENS]; rows], kernel, twin);
     }
 }
 
@@ -136,5 +142,5 @@ fn hadamard_cases(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, fused_cases, product_cases, hadamard_cases);
+criterion_group!(benches, encode_cases, decode_cases, product_cases, hadamard_cases);
 criterion_main!(benches);

@@ -1,69 +1,36 @@
 //! Each kernel at each SIMD level, beside its plain twin and a copy of the bytes it reads.
 //!
-//! `cargo bench -p aq-benches -- 'quantize'` runs one case. Every case compares its answer with the twin's before it is
-//! timed. Throughput counts weights, 65536 a call and in groups of 128, so all of it stays in the cache.
+//! `cargo bench -p aq-benches --bench kernels -- 'quantize'` runs one case. Every case compares its answer with the
+//! twin's before it is timed. 65536 weights a call and in groups of 128, so all of it stays in the cache. Twins are the
+//! loops of `aq-scalar`, which are compiled without vectors; half precision and the search have the plain code of
+//! `aq_kernels::reference`.
 
-use std::hint::black_box;
-use std::time::Duration;
+mod case;
 
-use aq_kernels::{affine, float16, levels, metric, pack, reference, search, with_level};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use half::f16;
+use aq_kernels::metric::Comparison;
+use aq_kernels::{affine, float16, metric, pack, reference, search};
+use aq_scalar as plain;
+use criterion::{Criterion, criterion_group, criterion_main};
+use half::{bf16, f16};
+
+use case::{GROUP, case};
 
 const WEIGHTS: usize = 1 << 16;
-const GROUP: usize = 128;
 
 struct Data {
     weights: Vec<f32>,
     others: Vec<f32>,
     codes: Vec<u8>,
-    halves: Vec<f16>,
 }
 
 impl Data {
-    /// Sums of 12 uniform numbers: about normal, and the same on every machine.
     fn new() -> Self {
-        let mut state = 1_u64;
-        let mut uniform = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1 << 24) as f32
-        };
-        let weights: Vec<f32> = (0..WEIGHTS).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect();
+        let weights = aq_benches::weights(WEIGHTS);
         let mut codes = vec![0; WEIGHTS];
         affine::quantize(&weights, 2.5, -3.0, 15, &mut codes);
         let others = weights.iter().map(|w| w * 0.9 + 0.1).collect();
-        let halves = weights.iter().map(|&w| f16::from_f32(w)).collect();
-        Data { weights, others, codes, halves }
+        Data { weights, others, codes }
     }
-}
-
-/// Times one kernel; both forms write all they find out to the slice they are given. `read` is what they read, in bytes.
-fn case<T: Clone + PartialEq>(
-    c: &mut Criterion,
-    (name, read): (&str, usize),
-    mut out: Vec<T>,
-    kernel: impl Fn(&mut [T]),
-    twin: impl Fn(&mut [T]),
-) {
-    let mut want = out.clone();
-    twin(&mut want);
-    let mut group = c.benchmark_group(name);
-    group.throughput(Throughput::Elements(WEIGHTS as u64));
-    group
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_millis(500));
-    for level in levels() {
-        with_level(level, || {
-            kernel(&mut out);
-            assert!(out == want, "{name}: wrong answer at {level}");
-            group.bench_function(level.name(), |b| b.iter(|| kernel(black_box(&mut out))));
-        });
-    }
-    group.bench_function("twin", |b| b.iter(|| twin(black_box(&mut want))));
-    let (from, mut to) = (vec![1_u8; read], vec![0; read]);
-    group.bench_function("memcpy", |b| b.iter(|| to.copy_from_slice(black_box(&from))));
-    group.finish();
 }
 
 /// Calls `f` with each group of 128 inputs and the piece of the output that belongs to it.
@@ -74,19 +41,36 @@ fn groups<A, B>(x: &[A], out: &mut [B], f: impl Fn(&[A], &mut [B])) {
 
 fn affine_cases(c: &mut Criterion) {
     let Data { weights, codes, .. } = &Data::new();
+    for bits in [2, 3, 4, 5, 6, 8] {
+        let (top, inverse) = (u8::MAX >> (8 - bits), f32::from(u8::MAX >> (8 - bits)) / 6.0);
+        case(
+            c,
+            (&format!("quantize/{bits}"), WEIGHTS * 4),
+            vec![0; WEIGHTS],
+            |out| groups(weights, out, |x, out| affine::quantize(x, inverse, -3.0, top, out)),
+            |out| groups(weights, out, |x, out| plain::quantize(x, inverse, -3.0, top, out)),
+        );
+    }
     case(
         c,
-        ("quantize", WEIGHTS * 4),
-        vec![0; WEIGHTS],
-        |out| groups(weights, out, |x, out| affine::quantize(x, 2.5, -3.0, 15, out)),
-        |out| groups(weights, out, |x, out| reference::quantize(x, 2.5, -3.0, 15, out)),
+        ("dequantize_offset", WEIGHTS * 4),
+        vec![0.0; WEIGHTS],
+        |out| groups(codes, out, |x, out| affine::dequantize_offset(x, 0.4, -3.0, out)),
+        |out| groups(codes, out, |x, out| plain::dequantize_offset(x, 0.4, -3.0, out)),
     );
     case(
         c,
-        ("dequantize_offset", WEIGHTS),
+        ("dequantize_zero", WEIGHTS * 4),
         vec![0.0; WEIGHTS],
-        |out| groups(codes, out, |x, out| affine::dequantize_offset(x, 0.4, -3.0, out)),
-        |out| groups(codes, out, |x, out| reference::dequantize_offset(x, 0.4, -3.0, out)),
+        |out| groups(codes, out, |x, out| affine::dequantize_zero(x, 0.4, 7, out)),
+        |out| groups(codes, out, |x, out| plain::dequantize_zero(x, 0.4, 7.0, out)),
+    );
+    case(
+        c,
+        ("min_max", WEIGHTS * 4),
+        vec![(0.0, 0.0)],
+        |out| out[0] = affine::min_max(weights),
+        |out| out[0] = plain::min_max(weights),
     );
     for bits in [2, 4, 8] {
         let top = ((1_u16 << bits) - 1) as u8;
@@ -109,7 +93,7 @@ fn pack_cases(c: &mut Criterion) {
             (&format!("pack/{bits}"), WEIGHTS),
             vec![0; size],
             |out| groups(codes, out, |x, out| pack::pack(bits, x, out)),
-            |out| groups(codes, out, |x, out| reference::pack(bits, x, out)),
+            |out| groups(codes, out, |x, out| plain::pack(bits, x, out)),
         );
         let packed = &codes[..size];
         let piece = pack::packed_len(bits, GROUP);
@@ -118,22 +102,39 @@ fn pack_cases(c: &mut Criterion) {
         };
         case(
             c,
-            (&format!("unpack/{bits}"), size),
+            (&format!("unpack/{bits}"), WEIGHTS),
             vec![0; WEIGHTS],
             |out| each(out, pack::unpack),
-            |out| each(out, reference::unpack),
+            |out| each(out, plain::unpack),
         );
     }
 }
 
 fn metric_cases(c: &mut Criterion) {
-    let Data { weights, others, halves, .. } = &Data::new();
+    let Data { weights, others, .. } = &Data::new();
     case(
         c,
         ("compare", WEIGHTS * 8),
-        vec![metric::Comparison::default()],
+        vec![Comparison::default()],
         |out| out[0] = metric::compare(weights, others),
-        |out| out[0] = reference::compare(weights, others),
+        |out| {
+            let [dot, aa, bb, error, max_abs] = plain::compare(weights, others);
+            out[0] = Comparison { dot, aa, bb, error, max_abs };
+        },
+    );
+    case(
+        c,
+        ("dot", WEIGHTS * 8),
+        vec![0.0],
+        |out| out[0] = metric::dot(weights, others),
+        |out| out[0] = plain::dot(weights, others),
+    );
+    case(
+        c,
+        ("squared_error", WEIGHTS * 8),
+        vec![0.0],
+        |out| out[0] = metric::squared_error(weights, others),
+        |out| out[0] = plain::squared_error(weights, others),
     );
     case(
         c,
@@ -142,25 +143,42 @@ fn metric_cases(c: &mut Criterion) {
         |out| out[0] = metric::first_non_finite(weights),
         |out| out[0] = reference::first_non_finite(weights),
     );
+}
+
+fn half_cases(c: &mut Criterion) {
+    let weights = &aq_benches::weights(WEIGHTS);
+    let halves: &Vec<f16> = &weights.iter().map(|&w| f16::from_f32(w)).collect();
+    let narrow: &Vec<bf16> = &weights.iter().map(|&w| bf16::from_f32(w)).collect();
+    let bytes = WEIGHTS * 4;
     case(
         c,
-        ("widen_f16", WEIGHTS * 2),
+        ("widen_f16", bytes),
         vec![0.0; WEIGHTS],
         |out| float16::widen_f16(halves, out),
         |out| reference::widen_f16(halves, out),
     );
     case(
         c,
-        ("narrow_f16", WEIGHTS * 4),
+        ("widen_bf16", bytes),
+        vec![0.0; WEIGHTS],
+        |out| float16::widen_bf16(narrow, out),
+        |out| reference::widen_bf16(narrow, out),
+    );
+    case(
+        c,
+        ("narrow_f16", bytes),
         vec![f16::ZERO; WEIGHTS],
         |out| float16::narrow_f16(weights, out),
         |out| reference::narrow_f16(weights, out),
     );
+    case(
+        c,
+        ("narrow_bf16", bytes),
+        vec![bf16::ZERO; WEIGHTS],
+        |out| float16::narrow_bf16(weights, out),
+        |out| reference::narrow_bf16(weights, out),
+    );
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default();
-    targets = affine_cases, pack_cases, metric_cases
-}
+criterion_group!(benches, affine_cases, pack_cases, metric_cases, half_cases);
 criterion_main!(benches);

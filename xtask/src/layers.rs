@@ -22,7 +22,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("aq-engine", &["aq-core", "aq-kernels", "aq-codec", "aq-spatial", "aq-timeaware", "aq-search", "aq-io"]),
     ("aq-cli", &["aq-engine"]),
     ("aq-py", &["aq-engine"]),
-    ("aq-benches", &["aq-core", "aq-kernels", "aq-codec", "aq-spatial", "aq-io", "aq-engine"]),
+    ("aq-benches", &["aq-core", "aq-kernels", "aq-codec", "aq-spatial", "aq-io", "aq-engine", "aq-scalar"]),
+    ("aq-scalar", &[]),
     ("xtask", &[]),
 ];
 

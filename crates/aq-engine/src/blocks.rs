@@ -4,7 +4,6 @@
 //! to whoever writes. No more than `in_flight` slabs are claimed but not yet written, so memory is bounded and
 //! the output does not depend on who finished first.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -76,15 +75,18 @@ struct Line {
 struct State {
     claimed: u64,
     written: u64,
-    done: BTreeMap<u64, Result<Encoded>>,
+    /// Finished slabs that wait to be written, at their number modulo the window.
+    done: Vec<Option<Result<Encoded>>>,
     spare: Vec<EncodedRows>,
     stopped: bool,
 }
 
 impl Line {
     fn new(total: u64, window: u64) -> Self {
-        let (state, ready, room) = (Mutex::default(), Condvar::new(), Condvar::new());
-        Self { total, window, state, ready, room }
+        let places = window.min(total) as usize;
+        let done = std::iter::repeat_with(|| None).take(places).collect();
+        let state = State { done, spare: Vec::with_capacity(places), ..State::default() };
+        Self { total, window, state: Mutex::new(state), ready: Condvar::new(), room: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -107,7 +109,7 @@ impl Line {
     }
 
     fn put(&self, slab: u64, result: Result<Encoded>) {
-        self.lock().done.insert(slab, result);
+        self.lock().done[(slab % self.window) as usize] = Some(result);
         self.ready.notify_all();
     }
 
@@ -121,8 +123,8 @@ impl Line {
             if cancel.load(Ordering::Relaxed) {
                 return Some(Err(EngineError::Interrupted));
             }
-            let next = state.written;
-            if let Some(result) = state.done.remove(&next) {
+            let next = (state.written % self.window) as usize;
+            if let Some(result) = state.done[next].take() {
                 state.written += 1;
                 self.room.notify_all();
                 return Some(result);

@@ -104,7 +104,7 @@ impl Rewritten<'_> {
         let target = &self.tensors[self.tensor];
         let (start, count) = aq_core::slab_range(&target.info, &target.encoding, self.slab);
         if *target == self.source.tensors()[self.tensor] {
-            copy_slab(self.source, self.tensor, self.slab, rows)?;
+            copy_slab(self.source, self.tensor, self.slab, &mut Vec::new(), rows)?;
         } else {
             let mut reader = WeightReader::default();
             let weights = reader.read(self.source, self.tensor, start, count as usize)?;

@@ -89,8 +89,14 @@ pub(crate) struct Encoded {
     pub(crate) source_bytes: u64,
 }
 
-/// Copies slab `slab` of tensor `index` as it is stored into `rows`, which is empty.
-pub(crate) fn copy_slab(source: &dyn Source, index: usize, slab: u64, rows: &mut EncodedRows) -> Result<()> {
+/// Copies slab `slab` of tensor `index` as it is stored into `rows`, which is empty. `buffer` is room for reading.
+pub(crate) fn copy_slab(
+    source: &dyn Source,
+    index: usize,
+    slab: u64,
+    buffer: &mut Vec<u8>,
+    rows: &mut EncodedRows,
+) -> Result<()> {
     let stored = &source.tensors()[index];
     let (start, count) = aq_core::slab_range(&stored.info, &stored.encoding, slab);
     if stored.encoding == Encoding::Raw {
@@ -98,8 +104,7 @@ pub(crate) fn copy_slab(source: &dyn Source, index: usize, slab: u64, rows: &mut
         rows.codes.resize((count * size) as usize, 0);
         source.read_bytes(index, start * size, &mut rows.codes)?;
     } else {
-        let mut buffer = Vec::new();
-        let parts = source.read_slab(index, slab, &mut buffer)?;
+        let parts = source.read_slab(index, slab, buffer)?;
         rows.codes.extend_from_slice(parts.codes);
         rows.scales.extend_from_slice(parts.scales);
         rows.offsets.extend_from_slice(parts.offsets);
@@ -109,10 +114,22 @@ pub(crate) fn copy_slab(source: &dyn Source, index: usize, slab: u64, rows: &mut
     Ok(())
 }
 
+/// Makes room for `count` rows at once: growing row by row would move them, and take up to twice the memory.
+fn reserve(rows: &mut EncodedRows, encoding: &Encoding, cols: usize, count: usize) {
+    let Encoding::Affine(affine) = encoding else { return };
+    let row = aq_codec::row_bytes(affine, cols);
+    rows.codes.reserve_exact(row.codes * count);
+    rows.scales.reserve_exact(row.scales * count);
+    // The zero points of the last row lie behind their packed form for a moment.
+    rows.offsets.reserve_exact(row.offsets * count + affine.group_size.groups(cols));
+    rows.extra.reserve_exact(count);
+}
+
 /// The buffers of one worker.
 pub(crate) struct SlabWorker {
     block_bytes: u64,
     reader: WeightReader,
+    stored: Vec<u8>,
     weights: Vec<f32>,
     read_scratch: ReadScratch,
     scratch: Scratch,
@@ -123,6 +140,7 @@ impl SlabWorker {
         Self {
             block_bytes,
             reader: WeightReader::default(),
+            stored: Vec::new(),
             weights: Vec::new(),
             read_scratch: ReadScratch::default(),
             scratch: Scratch::default(),
@@ -144,7 +162,7 @@ impl SlabWorker {
     }
 
     fn copy(&mut self, task: &TensorTask<'_>, slab: u64, mut rows: EncodedRows) -> Result<Encoded> {
-        copy_slab(task.source, task.index, slab, &mut rows)?;
+        copy_slab(task.source, task.index, slab, &mut self.stored, &mut rows)?;
         let raw = task.stored.encoding == Encoding::Raw;
         let non_finite = raw && self.holds_non_finite(task.stored.info.dtype(), &rows.codes)?;
         let source_bytes = rows.bytes();
@@ -179,6 +197,7 @@ impl SlabWorker {
         let row_bytes = (info.cols() * info.dtype().size() as u64).max(1);
         let step = (self.block_bytes / row_bytes).clamp(1, count.max(1));
         let quantizer = layer.quantizer()?;
+        reserve(&mut rows, encoding, info.cols() as usize, count as usize);
         let mut comparison = Comparison::default();
         let mut done = 0;
         while done < count {

@@ -3,6 +3,7 @@
 use pulp::{Simd, WithSimd};
 
 use crate::dispatch::run;
+use crate::isa::{self, Isa, Kernel};
 use crate::lanes::{LANES, clamp, fold_with, round_code};
 
 /// The smallest and the largest value; `(inf, -inf)` for an empty slice.
@@ -14,7 +15,7 @@ use crate::lanes::{LANES, clamp, fold_with, round_code};
 /// assert_eq!(aq_kernels::affine::min_max(&[]), (f32::INFINITY, f32::NEG_INFINITY));
 /// ```
 pub fn min_max(x: &[f32]) -> (f32, f32) {
-    run(MinMax { x })
+    isa::run(MinMax { x })
 }
 
 /// Turns weights into codes.
@@ -85,23 +86,42 @@ struct MinMax<'a> {
     x: &'a [f32],
 }
 
-impl WithSimd for MinMax<'_> {
+impl Kernel for MinMax<'_> {
     type Output = (f32, f32);
 
+    /// Four ranges in turn, so that none waits for the one before.
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> (f32, f32) {
-        min_max_lanes(self.x)
+    fn call<I: Isa>(self, isa: I) -> (f32, f32) {
+        let (body, tail) = self.x.as_chunks::<{ 4 * LANES }>();
+        let mut low = [isa.splat(f32::INFINITY); 4];
+        let mut high = [isa.splat(f32::NEG_INFINITY); 4];
+        for chunk in body {
+            for (i, x) in chunk.as_chunks().0.iter().enumerate() {
+                let v = isa.load(x);
+                (low[i], high[i]) = (isa.min(v, low[i]), isa.max(v, high[i]));
+            }
+        }
+        let low = isa.min(isa.min(low[0], low[1]), isa.min(low[2], low[3]));
+        let high = isa.max(isa.max(high[0], high[1]), isa.max(high[2], high[3]));
+        let (low, high) = (isa.smallest(low), isa.largest(high));
+        let (tail_low, tail_high) = min_max_lanes(tail);
+        let low = if tail_low < low { tail_low } else { low };
+        let high = if tail_high > high { tail_high } else { high };
+        (low + 0.0, high + 0.0)
     }
 }
 
-/// The body of [`min_max`], for kernels that need it on their way.
+/// [`min_max`] of few weights, for kernels that need it on their way.
 #[inline(always)]
 pub(crate) fn min_max_lanes(x: &[f32]) -> (f32, f32) {
     let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
     let (body, tail) = x.as_chunks::<LANES>();
+    // Two loops: in one, compilers turn the lanes of AVX-512 around and back.
     for chunk in body {
         for i in 0..LANES {
             low[i] = if chunk[i] < low[i] { chunk[i] } else { low[i] };
+        }
+        for i in 0..LANES {
             high[i] = if chunk[i] > high[i] { chunk[i] } else { high[i] };
         }
     }

@@ -1,11 +1,14 @@
 //! Packed codes to weights in one pass, and their comparison with the weights they stand for.
 
+use crate::WeightsMut;
 use crate::isa::{Isa, Kernel, run};
-use crate::lanes::{LANES, pieces, pieces_mut};
-use crate::metric::{Accumulator, Comparison};
+use crate::lanes::LANES;
 use crate::pack::{CHUNK, check_width, groups_len, packed_len, unpack_lanes};
-use crate::weights::{Weight, load_padded};
-use crate::{Weights, WeightsMut};
+use crate::weights::Weight;
+
+mod compare;
+
+pub use compare::{compare, dots};
 
 /// The grids of a run of groups: one element a group in each slice.
 #[derive(Debug, Clone, Copy)]
@@ -63,29 +66,6 @@ pub fn dequantize(bits: u8, group: usize, packed: &[u8], grids: Grids<'_>, out: 
     }
 }
 
-/// Compares the packed form of a run of groups with the weights it was made of.
-///
-/// It is what [`crate::metric::compare`] says of the weights and of what [`dequantize`] makes of the codes, to the
-/// last bit, without writing that down.
-///
-/// # Panics
-/// As [`dequantize`].
-///
-/// ```
-/// use aq_kernels::{Weights, decode::{Grids, Offsets, compare}};
-/// let grids = Grids { scales: &[0.5], offsets: Offsets::Zero(&[2]), factor: 1.0 };
-/// let c = compare(4, 4, Weights::F32(&[-1.0, 0.0, 2.0, 7.0]), &[0x20, 0xf6], grids);
-/// assert_eq!((c.error, c.max_abs), (0.25, 0.5));
-/// ```
-pub fn compare(bits: u8, group: usize, x: Weights<'_>, packed: &[u8], grids: Grids<'_>) -> Comparison {
-    let groups = Groups::new(bits, group, packed, grids, x.len());
-    match x {
-        Weights::F32(x) => run(Compare { groups, x }),
-        Weights::F16(x) => run(Compare { groups, x }),
-        Weights::BF16(x) => run(Compare { groups, x }),
-    }
-}
-
 /// Packed codes and their grids, of lengths that fit.
 #[derive(Clone, Copy)]
 struct Groups<'a> {
@@ -138,8 +118,8 @@ impl<T: Weight> Dequantize<'_, T> {
         for (i, (out, packed)) in self.out.chunks_mut(group).zip(pieces).enumerate() {
             let grid = Grid::<I>::new(isa, &grids, i, BITS);
             for (out, packed) in out.chunks_mut(CHUNK).zip(packed.chunks(CHUNK / 8 * BITS)) {
-                if let Some(out) = out.as_mut_array() {
-                    grid.chunk::<BITS, T>(isa, packed, out);
+                if has_whole_planes(BITS, out.len()) {
+                    grid.chunk::<BITS, T>(isa, packed, out.len(), out);
                 } else {
                     let mut chunk = [T::ZERO; CHUNK];
                     grid.part::<BITS, T>(isa, packed, out.len(), &mut chunk);
@@ -150,60 +130,10 @@ impl<T: Weight> Dequantize<'_, T> {
     }
 }
 
-struct Compare<'a, T> {
-    groups: Groups<'a>,
-    x: &'a [T],
-}
-
-impl<T: Weight> Kernel for Compare<'_, T> {
-    type Output = Comparison;
-
-    #[inline(always)]
-    fn call<I: Isa>(self, isa: I) -> Comparison {
-        match self.groups.bits {
-            2 => self.bits::<2, I>(isa),
-            3 => self.bits::<3, I>(isa),
-            4 => self.bits::<4, I>(isa),
-            5 => self.bits::<5, I>(isa),
-            6 => self.bits::<6, I>(isa),
-            _ => self.bits::<8, I>(isa),
-        }
-    }
-}
-
-impl<T: Weight> Compare<'_, T> {
-    #[inline(always)]
-    fn bits<const BITS: usize, I: Isa>(self, isa: I) -> Comparison {
-        let Groups { group, packed, grids, .. } = self.groups;
-        let pieces = packed.chunks(packed_len(BITS as u8, group));
-        let mut sums = Accumulator::default();
-        let (mut decoded, mut wide) = ([0.0; CHUNK], [0.0; CHUNK]);
-        for (i, (x, packed)) in self.x.chunks(group).zip(pieces).enumerate() {
-            let grid = Grid::<I>::new(isa, &grids, i, BITS);
-            for (x, packed) in x.chunks(CHUNK).zip(packed.chunks(CHUNK / 8 * BITS)) {
-                if x.len() == CHUNK {
-                    grid.chunk::<BITS, f32>(isa, packed, &mut decoded);
-                } else {
-                    grid.part::<BITS, f32>(isa, packed, x.len(), &mut decoded);
-                }
-                widen(isa, x, &mut wide);
-                sums.add(&wide[..x.len()], &decoded[..x.len()]);
-            }
-        }
-        sums.finish()
-    }
-}
-
+/// Whether the bytes of a chunk of `n` codes are one plane that is cut into vectors without a rest.
 #[inline(always)]
-fn widen<I: Isa, T: Weight>(isa: I, x: &[T], out: &mut [f32; CHUNK]) {
-    let (body, tail) = x.as_chunks();
-    let out = out.as_chunks_mut().0;
-    for (x, out) in body.iter().zip(out.iter_mut()) {
-        isa.store(T::load(isa, x), out);
-    }
-    if !tail.is_empty() {
-        isa.store(load_padded(isa, tail), &mut out[body.len()]);
-    }
+fn has_whole_planes(bits: usize, n: usize) -> bool {
+    matches!(bits, 2 | 4 | 8) && n.is_multiple_of(8 / bits * LANES)
 }
 
 /// The grid of a group in all lanes.
@@ -260,23 +190,32 @@ impl<I: Isa> Grid<I> {
         }
     }
 
-    /// A full chunk.
+    /// The `n` weights of a chunk, with the constant that the usual lengths are.
     #[inline(always)]
-    fn chunk<const BITS: usize, T: Weight>(&self, isa: I, packed: &[u8], out: &mut [T; CHUNK]) {
-        if !matches!(BITS, 2 | 4 | 8) {
-            return self.part::<BITS, T>(isa, packed, CHUNK, out);
+    fn chunk<const BITS: usize, T: Weight>(&self, isa: I, packed: &[u8], n: usize, out: &mut [T]) {
+        match n {
+            128 => self.planes::<BITS, T>(isa, packed, 128, out),
+            64 => self.planes::<BITS, T>(isa, packed, 64, out),
+            n => self.planes::<BITS, T>(isa, packed, n, out),
         }
-        let (packed, out) = (pieces::<u8, BITS>(packed), pieces_mut::<T, 8>(out));
-        for i in 0..BITS {
+    }
+
+    /// The `n` weights of a chunk whose planes are [whole vectors](has_whole_planes).
+    #[inline(always)]
+    fn planes<const BITS: usize, T: Weight>(&self, isa: I, packed: &[u8], n: usize, out: &mut [T]) {
+        let stride = n / LANES * BITS / 8;
+        let packed = &packed.as_chunks().0[..stride];
+        let out = &mut out.as_chunks_mut().0[..8 / BITS * stride];
+        for i in 0..stride {
             let v = isa.widen(&packed[i]);
             T::store(isa, self.low::<BITS>(isa, v), &mut out[i]);
             if BITS == 4 {
-                T::store(isa, self.low::<BITS>(isa, isa.shr::<4>(v)), &mut out[(i + BITS) % 8]);
+                T::store(isa, self.low::<BITS>(isa, isa.shr::<4>(v)), &mut out[i + stride]);
             }
             if BITS == 2 {
-                T::store(isa, self.low::<BITS>(isa, isa.shr::<2>(v)), &mut out[(i + BITS) % 8]);
-                T::store(isa, self.low::<BITS>(isa, isa.shr::<4>(v)), &mut out[(i + 2 * BITS) % 8]);
-                T::store(isa, self.low::<BITS>(isa, isa.shr::<6>(v)), &mut out[(i + 3 * BITS) % 8]);
+                T::store(isa, self.low::<BITS>(isa, isa.shr::<2>(v)), &mut out[i + stride]);
+                T::store(isa, self.low::<BITS>(isa, isa.shr::<4>(v)), &mut out[i + 2 * stride]);
+                T::store(isa, self.low::<BITS>(isa, isa.shr::<6>(v)), &mut out[i + 3 * stride]);
             }
         }
     }

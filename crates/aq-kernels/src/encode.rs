@@ -5,7 +5,7 @@ use half::f16;
 use crate::Weights;
 use crate::float16::{Convert, NarrowF16, WidenF16};
 use crate::isa::{Isa, Kernel, run};
-use crate::lanes::{LANES, clamp, pieces, pieces_mut, round_even};
+use crate::lanes::{LANES, clamp, round_even};
 use crate::pack::{CHUNK, check_width, pack_lanes, packed_len};
 use crate::weights::{Weight, load_padded};
 
@@ -177,10 +177,10 @@ struct Grid {
 fn encode_group<const BITS: usize, I: Isa, T: Weight>(isa: I, x: &[T], grid: Grid, out: &mut [u8]) {
     let rounding = Rounding::new(isa, grid);
     for (x, out) in x.chunks(CHUNK).zip(out.chunks_mut(CHUNK / 8 * BITS)) {
-        match x.as_array() {
-            Some(x) if BITS == 4 => rounding.four_bits(isa, x, out),
-            Some(x) if BITS == 2 => rounding.two_bits(isa, x, out),
-            Some(x) if BITS == 8 => rounding.eight_bits(isa, x, out),
+        match x.len() {
+            // Constants, so that the usual lengths have no loops left.
+            128 if matches!(BITS, 2 | 4 | 8) => rounding.planes::<BITS, T>(isa, 128, x, out),
+            64 if matches!(BITS, 2 | 4 | 8) => rounding.planes::<BITS, T>(isa, 64, x, out),
             _ => {
                 let mut codes = [0; CHUNK];
                 rounding.bytes(isa, x, &mut codes);
@@ -210,33 +210,33 @@ impl<I: Isa> Rounding<I> {
         isa.round(isa.min(isa.max(v, isa.splat(0.0)), self.top))
     }
 
+    /// The `n` weights of a chunk of 2, 4 or 8 bits, whose bytes are one plane of whole vectors.
     #[inline(always)]
-    fn code<T: Weight>(&self, isa: I, x: &[T; CHUNK], at: usize) -> I::I {
-        self.round(isa, T::load(isa, &pieces::<T, 8>(x)[at]))
-    }
-
-    #[inline(always)]
-    fn four_bits<T: Weight>(&self, isa: I, x: &[T; CHUNK], out: &mut [u8]) {
-        for (i, out) in pieces_mut::<u8, 4>(out).iter_mut().enumerate() {
-            let (low, high) = (self.code(isa, x, i), self.code(isa, x, i + 4));
-            isa.narrow(isa.or(low, isa.shl::<4>(high)), out);
+    fn planes<const BITS: usize, T: Weight>(&self, isa: I, n: usize, x: &[T], out: &mut [u8]) {
+        let stride = n / LANES * BITS / 8;
+        let x = &x.as_chunks().0[..8 / BITS * stride];
+        let out = &mut out.as_chunks_mut().0[..stride];
+        for (i, out) in out.iter_mut().enumerate() {
+            let byte = match BITS {
+                2 => {
+                    let low = isa.or(self.code(isa, x, i), isa.shl::<2>(self.code(isa, x, i + stride)));
+                    let high = isa.or(
+                        self.code(isa, x, i + 2 * stride),
+                        isa.shl::<2>(self.code(isa, x, i + 3 * stride)),
+                    );
+                    isa.or(low, isa.shl::<4>(high))
+                }
+                4 => isa.or(self.code(isa, x, i), isa.shl::<4>(self.code(isa, x, i + stride))),
+                _ => self.code(isa, x, i),
+            };
+            isa.narrow(byte, out);
         }
     }
 
+    /// A function, since compilers do not promise to inline a closure.
     #[inline(always)]
-    fn two_bits<T: Weight>(&self, isa: I, x: &[T; CHUNK], out: &mut [u8]) {
-        for (i, out) in pieces_mut::<u8, 2>(out).iter_mut().enumerate() {
-            let low = isa.or(self.code(isa, x, i), isa.shl::<2>(self.code(isa, x, i + 2)));
-            let high = isa.or(self.code(isa, x, i + 4), isa.shl::<2>(self.code(isa, x, i + 6)));
-            isa.narrow(isa.or(low, isa.shl::<4>(high)), out);
-        }
-    }
-
-    #[inline(always)]
-    fn eight_bits<T: Weight>(&self, isa: I, x: &[T; CHUNK], out: &mut [u8]) {
-        for (i, out) in pieces_mut::<u8, 8>(out).iter_mut().enumerate() {
-            isa.narrow(self.code(isa, x, i), out);
-        }
+    fn code<T: Weight>(&self, isa: I, x: &[[T; LANES]], at: usize) -> I::I {
+        self.round(isa, T::load(isa, &x[at]))
     }
 
     /// A chunk of any length, one code a byte.

@@ -54,6 +54,8 @@ pub(crate) trait Isa: Copy {
     type I: Copy;
     /// Whether a look-up is faster than arithmetic.
     const TABLES: bool;
+    /// Whether the processor has a fused multiply-add.
+    const FUSED: bool;
 
     fn load(self, x: &[f32; LANES]) -> Self::F;
     /// Exact for what is finite; a NaN stays one.

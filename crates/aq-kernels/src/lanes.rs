@@ -56,9 +56,3 @@ pub(crate) fn clamp(v: f32, top: f32) -> f32 {
 pub(crate) fn pieces<T, const N: usize>(x: &[T]) -> &[[T; LANES]; N] {
     x.as_chunks().0.try_into().expect("a chunk of that length")
 }
-
-/// `N` times 16 elements.
-#[inline(always)]
-pub(crate) fn pieces_mut<T, const N: usize>(x: &mut [T]) -> &mut [[T; LANES]; N] {
-    x.as_chunks_mut().0.try_into().expect("a chunk of that length")
-}

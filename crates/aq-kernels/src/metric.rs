@@ -214,7 +214,11 @@ impl WithSimd for Compare<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> Comparison {
         let mut sums = Accumulator::default();
-        sums.add(self.a, self.b);
+        if S::IS_SCALAR {
+            sums.add(self.a, self.b);
+        } else {
+            sums.add_fused(self.a, self.b);
+        }
         sums.finish()
     }
 }
@@ -236,9 +240,21 @@ impl Accumulator {
     /// Adds the pairs that follow those added before.
     #[inline(always)]
     pub(crate) fn add(&mut self, a: &[f32], b: &[f32]) {
+        self.add_with::<false>(a, b);
+    }
+
+    /// [`Self::add`] where the processor multiplies and adds in one instruction. A product of two `f32` is exact in
+    /// `f64`, so the bits are the same.
+    #[inline(always)]
+    pub(crate) fn add_fused(&mut self, a: &[f32], b: &[f32]) {
+        self.add_with::<true>(a, b);
+    }
+
+    #[inline(always)]
+    fn add_with<const FUSED: bool>(&mut self, a: &[f32], b: &[f32]) {
         let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
         if self.count == 0 {
-            self.steps(a, b);
+            self.steps::<FUSED>(a, b);
         } else {
             self.wait(a.as_flattened(), b.as_flattened());
         }
@@ -247,15 +263,15 @@ impl Accumulator {
 
     /// The sums are local to the loop, or else they would not stay in registers.
     #[inline(always)]
-    fn steps(&mut self, a: &[[f32; LANES]], b: &[[f32; LANES]]) {
+    fn steps<const FUSED: bool>(&mut self, a: &[[f32; LANES]], b: &[[f32; LANES]]) {
         let Self { mut dot, mut aa, mut bb, mut error, mut max_abs, .. } = *self;
         for (a, b) in a.iter().zip(b) {
             for i in 0..LANES {
                 let (a, b) = (f64::from(a[i]), f64::from(b[i]));
                 let d = a - b;
-                dot[i] += a * b;
-                aa[i] += a * a;
-                bb[i] += b * b;
+                dot[i] = if FUSED { a.mul_add(b, dot[i]) } else { a * b + dot[i] };
+                aa[i] = if FUSED { a.mul_add(a, aa[i]) } else { a * a + aa[i] };
+                bb[i] = if FUSED { b.mul_add(b, bb[i]) } else { b * b + bb[i] };
                 error[i] += d * d;
                 max_abs[i] = if d.abs() > max_abs[i] { d.abs() } else { max_abs[i] };
             }
@@ -270,7 +286,7 @@ impl Accumulator {
             self.count += 1;
             if self.count == LANES {
                 let [a, b] = self.waiting;
-                self.steps(&[a], &[b]);
+                self.steps::<false>(&[a], &[b]);
                 self.count = 0;
             }
         }
@@ -282,7 +298,7 @@ impl Accumulator {
         if self.count > 0 {
             let (a, b) =
                 (padded(&self.waiting[0][..self.count], 0.0), padded(&self.waiting[1][..self.count], 0.0));
-            self.steps(&[a], &[b]);
+            self.steps::<false>(&[a], &[b]);
         }
         let mut max_abs = 0.0;
         for v in self.max_abs {

@@ -3,9 +3,10 @@
 
 use half::{bf16, f16};
 
+use crate::lanes::LANES;
 use crate::metric::Comparison;
 use crate::product::{Matrix, MatrixOffsets, TokenI8};
-use crate::search::{BLOCK, Clip, Grid, REFITS, Range, Sums};
+use crate::search::{BLOCK, Clip, Grid, REFITS, Range, Sums, in_order};
 
 pub fn min_max(x: &[f32]) -> (f32, f32) {
     let low = x.iter().fold(f32::INFINITY, |a, &v| a.min(v));
@@ -157,13 +158,15 @@ pub fn ls_search(x: &[f32], importance: Option<&[f32]>, max_code: u8) -> (f32, f
     if x.is_empty() || !range.usable() {
         return (0.0, if x.is_empty() { 0.0 } else { low });
     }
-    let better = |best: Clip, clip: Clip| {
-        let falls = clip_error(x, h, top, range.grid(clip)) < clip_error(x, h, top, range.grid(best));
-        if falls { clip } else { best }
+    let error = |clip: Clip, sums: usize| in_order(clip_error(x, h, top, range.grid(clip), sums));
+    let best_of = |clips: &[Clip]| {
+        let errors = clips.iter().map(|&clip| error(clip, LANES / clips.len()));
+        let (at, least) = errors.enumerate().min_by_key(|&(_, error)| error).expect("there are clips");
+        (clips[at], least)
     };
-    let even = Clip::even();
-    let even_best = even.into_iter().fold(even[0], better);
-    let mut best = range.grid(even_best.around(top).into_iter().fold(even_best, better));
+    let (even, least) = best_of(&Clip::even());
+    let (moved, error) = best_of(&even.around(top));
+    let mut best = range.grid(if error < least { moved } else { even });
     let error = |grid: Grid| grid.in_weights(sums(x, h, top, grid).dd);
     for _ in 0..REFITS {
         let grid = best.refit(&sums(x, h, top, best));
@@ -172,15 +175,18 @@ pub fn ls_search(x: &[f32], importance: Option<&[f32]>, max_code: u8) -> (f32, f
     (best.scale, best.offset)
 }
 
-fn clip_error(x: &[f32], h: &[f32], top: f32, grid: Grid) -> f64 {
-    let error = |(&x, &h): (&f32, &f32)| {
-        let v = (x - grid.offset) * grid.inverse;
-        let d = v - v.clamp(0.0, top).round_ties_even();
-        d * d * h
-    };
-    let blocks = x.chunks(BLOCK).zip(h.chunks(BLOCK));
-    let sums = blocks.map(|(x, h)| x.iter().zip(h).map(error).fold(0.0, |sum, e| sum + e));
-    grid.in_weights(sums.fold(0.0, |sum, s: f32| sum + f64::from(s)))
+/// The error of a grid, each block in as many sums as weights are looked at together.
+fn clip_error(x: &[f32], h: &[f32], top: f32, grid: Grid, sums: usize) -> f64 {
+    let blocks = x.chunks(BLOCK).zip(h.chunks(BLOCK)).map(|(x, h)| {
+        let mut sum = [0.0; 2];
+        for (i, (&x, &h)) in x.iter().zip(h).enumerate() {
+            let v = (x - grid.offset) * grid.inverse;
+            let d = v - v.clamp(0.0, top).round_ties_even();
+            sum[i % sums] += d * d * h;
+        }
+        f64::from(sum[0] + sum[1])
+    });
+    grid.in_weights(blocks.sum())
 }
 
 fn sums(x: &[f32], h: &[f32], top: f32, grid: Grid) -> Sums {

@@ -4,10 +4,12 @@ use pulp::{Simd, WithSimd};
 
 use crate::affine::min_max_lanes;
 use crate::dispatch::run;
-use crate::lanes::{LANES, clamp, fold, padded, round_even};
+use crate::lanes::{LANES, clamp, fold, fold_with, padded, round_even};
 
 /// Least-squares refits tried after the clipped ranges.
 pub(crate) const REFITS: u32 = 4;
+/// Ranges tried with both ends clipped alike.
+const EVEN: usize = 8;
 /// Weights summed up in `f32` before the sum moves on to `f64`.
 pub(crate) const BLOCK: usize = 256;
 
@@ -18,8 +20,8 @@ pub(crate) const BLOCK: usize = 256;
 ///    where  code[i] = round_ties_even(clamp((x[i] - offset) / scale, 0, max_code))
 /// ```
 ///
-/// First the range of the group is shrunk towards 0 (towards its middle when it does not hold 0): both ends by 1, 0.95, ...
-/// 0.25, of which the best wins and the widest wins a tie. Around the best, both ends are then moved on their own by -3,
+/// First the range of the group is shrunk towards 0 (towards its middle when it does not hold 0): both ends by 1, 0.9, ...
+/// 0.3, of which the best wins and the widest wins a tie (errors are compared to 48 bits). Around the best, both ends are then moved on their own by -3,
 /// -1, 1 and 3 times `0.12 / sqrt(max_code + 1)`, 16 ranges of which the best is taken if it is better still. Last, up to 4
 /// times, scale and offset are fitted to the codes by least squares and the codes rounded anew; a refit is kept only when
 /// the error falls, and the first one that is not kept ends the search.
@@ -77,7 +79,7 @@ impl Grid {
     #[inline(always)]
     pub(crate) fn refit(self, sums: &Sums) -> Self {
         let Sums { h, k, kk, d, kd, .. } = *sums;
-        let slope = (kd - k * d / h) / (kk - k * k / h);
+        let slope = (h * kd - k * d) / (h * kk - k * k);
         let shift = (d - slope * k) / h;
         let (old, offset) = (f64::from(self.scale), f64::from(self.offset));
         let scale = (old + old * slope) as f32;
@@ -118,11 +120,11 @@ impl Clip {
     /// Nothing is clipped.
     const NONE: Clip = Clip { below: 1.0, above: 1.0 };
 
-    /// Both ends by the same share: 1, 0.95, ... 0.25.
+    /// Both ends by the same share: 1, 0.9, ... 0.3.
     #[inline(always)]
-    pub(crate) fn even() -> [Clip; LANES] {
+    pub(crate) fn even() -> [Clip; EVEN] {
         std::array::from_fn(|i| {
-            let share = 1.0 - 0.05 * i as f64;
+            let share = 1.0 - 0.1 * i as f64;
             Clip { below: share, above: share }
         })
     }
@@ -161,6 +163,21 @@ impl Range {
     }
 }
 
+/// The bits of an error that make room for the number of its clip.
+const LANE: u64 = LANES as u64 - 1;
+
+/// An error as an integer in the same order, with room for a number below 16 instead of its last bits.
+#[inline(always)]
+pub(crate) fn in_order(error: f64) -> u64 {
+    error.to_bits() & !LANE
+}
+
+/// [`round_even`] by the instruction that vectors have for it; the bits are the same.
+#[inline(always)]
+fn round<S: Simd>(v: f32) -> f32 {
+    if S::IS_SCALAR { round_even(v) } else { v.round_ties_even() }
+}
+
 struct Search<'a, const WEIGHTED: bool> {
     x: &'a [f32],
     importance: &'a [f32],
@@ -177,14 +194,14 @@ impl<const WEIGHTED: bool> WithSimd for Search<'_, WEIGHTED> {
         if self.x.is_empty() || !range.usable() {
             return (0.0, if self.x.is_empty() { 0.0 } else { low });
         }
-        let mut grid = self.best_clip(range);
-        let mut sums = self.sums(grid);
+        let mut grid = self.best_clip::<S>(range);
+        let mut sums = self.sums::<S>(grid);
         for _ in 0..REFITS {
             let next = grid.refit(&sums);
             if !next.usable() {
                 break;
             }
-            let next_sums = self.sums(next);
+            let next_sums = self.sums::<S>(next);
             let falls = next.in_weights(next_sums.dd) < grid.in_weights(sums.dd);
             if !falls {
                 break;
@@ -198,61 +215,76 @@ impl<const WEIGHTED: bool> WithSimd for Search<'_, WEIGHTED> {
 impl<const WEIGHTED: bool> Search<'_, WEIGHTED> {
     /// The best of the clipped ranges.
     #[inline(always)]
-    fn best_clip(&self, range: Range) -> Grid {
-        let (mut best, mut least) = (Clip::NONE, f64::INFINITY);
-        for round in 0..2 {
-            let clips = if round == 0 { Clip::even() } else { best.around(self.top) };
-            let mut grids = [range.grid(Clip::NONE); LANES];
-            for (grid, &clip) in grids.iter_mut().zip(&clips) {
-                *grid = range.grid(clip);
-            }
-            for (error, &clip) in self.errors(&grids).into_iter().zip(&clips) {
-                if error < least {
-                    (best, least) = (clip, error);
-                }
-            }
-        }
-        range.grid(best)
+    fn best_clip<S: Simd>(&self, range: Range) -> Grid {
+        let (even, least) = self.best_of::<S, EVEN>(range, Clip::even());
+        let (moved, error) = self.best_of::<S, LANES>(range, even.around(self.top));
+        range.grid(if error < least { moved } else { even })
     }
 
-    /// The squared error on each of 16 grids, one grid a lane.
+    /// The first of the clips with the smallest error, and that error.
     #[inline(always)]
-    fn errors(&self, grids: &[Grid; LANES]) -> [f64; LANES] {
-        let (mut offset, mut inverse, mut total) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
-        for i in 0..LANES {
-            (offset[i], inverse[i]) = (grids[i].offset, grids[i].inverse);
+    fn best_of<S: Simd, const CLIPS: usize>(&self, range: Range, clips: [Clip; CLIPS]) -> (Clip, u64) {
+        let mut grids = [range.grid(Clip::NONE); CLIPS];
+        for (grid, &clip) in grids.iter_mut().zip(&clips) {
+            *grid = range.grid(clip);
         }
+        let errors = self.errors::<S, CLIPS>(&grids);
+        let mut keys = [u64::MAX; LANES];
+        for i in 0..CLIPS {
+            keys[i] = in_order(grids[i].in_weights(errors[i])) | i as u64;
+        }
+        let least = fold_with(keys, |a, b| if b < a { b } else { a });
+        (clips[least as usize % LANES], least & !LANE)
+    }
+
+    /// The squared error on each grid, in its units; as many weights at a time as fill 16 lanes.
+    #[inline(always)]
+    fn errors<S: Simd, const CLIPS: usize>(&self, grids: &[Grid; CLIPS]) -> [f64; CLIPS] {
+        let (mut offset, mut inverse, mut total) = ([0.0; LANES], [0.0; LANES], [0.0; CLIPS]);
+        for i in 0..LANES {
+            (offset[i], inverse[i]) = (grids[i % CLIPS].offset, grids[i % CLIPS].inverse);
+        }
+        let at_once = LANES / CLIPS;
         for start in (0..self.x.len()).step_by(BLOCK) {
             let mut sum = [0.0_f32; LANES];
             let x = &self.x[start..self.x.len().min(start + BLOCK)];
             let h = if WEIGHTED { &self.importance[start..start + x.len()] } else { x };
-            for (&x, &h) in x.iter().zip(h) {
+            let (x, h) = (x.chunks_exact(at_once), h.chunks_exact(at_once));
+            let (x_tail, h_tail) = (x.remainder(), h.remainder());
+            for (x, h) in x.zip(h) {
                 for i in 0..LANES {
-                    let v = (x - offset[i]) * inverse[i];
-                    let d = v - round_even(clamp(v, self.top));
-                    sum[i] += if WEIGHTED { d * d * h } else { d * d };
+                    sum[i] += self.square::<S>(x[i / CLIPS], h[i / CLIPS], offset[i], inverse[i]);
                 }
             }
-            for i in 0..LANES {
-                total[i] += f64::from(sum[i]);
+            for i in 0..x_tail.len() * CLIPS {
+                sum[i] += self.square::<S>(x_tail[i / CLIPS], h_tail[i / CLIPS], offset[i], inverse[i]);
             }
-        }
-        for i in 0..LANES {
-            total[i] = grids[i].in_weights(total[i]);
+            for i in 0..CLIPS {
+                let rest = if CLIPS < LANES { sum[i + CLIPS] } else { 0.0 };
+                total[i] += f64::from(sum[i] + rest);
+            }
         }
         total
     }
 
+    /// What a weight adds to the squared error. A function, since compilers do not promise to inline a closure.
+    #[inline(always)]
+    fn square<S: Simd>(&self, x: f32, h: f32, offset: f32, inverse: f32) -> f32 {
+        let v = (x - offset) * inverse;
+        let d = v - round::<S>(clamp(v, self.top));
+        if WEIGHTED { d * d * h } else { d * d }
+    }
+
     /// The sums that a refit needs, and the squared error.
     #[inline(always)]
-    fn sums(&self, grid: Grid) -> Sums {
+    fn sums<S: Simd>(&self, grid: Grid) -> Sums {
         let mut total = Sums::default();
         for start in (0..self.x.len()).step_by(BLOCK) {
             let [mut hs, mut ks, mut kks, mut ds, mut kds, mut dds] = [[0.0_f32; LANES]; 6];
             self.for_lanes(start, grid.offset, |x, h| {
                 for i in 0..LANES {
                     let v = (x[i] - grid.offset) * grid.inverse;
-                    let k = round_even(clamp(v, self.top));
+                    let k = round::<S>(clamp(v, self.top));
                     let d = v - k;
                     let (hk, hd) = if WEIGHTED { (h[i] * k, h[i] * d) } else { (k, d) };
                     hs[i] += if WEIGHTED { h[i] } else { 0.0 };

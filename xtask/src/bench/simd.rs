@@ -21,7 +21,7 @@ pub(crate) fn run(setting: &Setting, found: &mut Found) -> anyhow::Result<()> {
     found.cases.extend(cases(&rows));
     found.notes.push(format!(
         "simd: GB/s counts what a kernel reads or writes, whichever is more; out of cache means {mebibytes} MiB of f32 \
-         weights; the twin packs bit by bit and runs in cache only"
+         weights; the twin is a plain loop that stays scalar and runs in cache only"
     ));
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The bytes of the output depend on the model and the settings, and on nothing else.
 
+use std::sync::atomic::AtomicBool;
+
 use aq_engine::JobOptions;
 
 use crate::model::{Fixture, quantize, tensors};
@@ -44,6 +46,31 @@ fn the_report_counts_what_the_file_holds() {
     assert_eq!(json["quantized"]["tensors"], 3);
     let slope = fc1["slope"].as_f64().expect("measured");
     assert!((slope - 1.0).abs() < 1e-3, "{slope}");
+}
+
+#[test]
+fn the_report_says_what_a_comparison_of_the_file_says() {
+    let fixture = Fixture::new(&tensors());
+    for (method, bits, gain) in
+        [("minmax", 4, true), ("minmax", 8, true), ("minmax", 4, false), ("ls", 2, true)]
+    {
+        let options = JobOptions {
+            method: Some(method.into()),
+            bits: Some(bits),
+            gain: Some(gain),
+            force: true,
+            ..fixture.options("out.parquet")
+        };
+        let report = quantize(options).expect("quantizes");
+        let (model, output) = (fixture.path("model.safetensors"), fixture.path("out.parquet"));
+        let compared =
+            aq_engine::compare(&model, &output, &AtomicBool::new(false)).expect("both can be read");
+        for tensor in report.quantized() {
+            let name = tensor.stored.info.name();
+            let other = compared.tensors.iter().find(|t| t.stored.info.name() == name).expect(name);
+            assert_eq!(tensor.comparison, other.comparison, "{method}, {bits} bits: {name}");
+        }
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ macro_rules! plain {
             type F = [f32; LANES];
             type I = [u32; LANES];
             const TABLES: bool = false;
+            const FUSED: bool = false;
 
             #[inline(always)]
             fn load(self, x: &[f32; LANES]) -> Self::F {

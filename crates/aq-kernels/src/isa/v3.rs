@@ -31,6 +31,7 @@ impl Isa for V3 {
     type F = [__m256; 2];
     type I = [__m256i; 2];
     const TABLES: bool = true;
+    const FUSED: bool = true;
 
     #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> Self::F {

@@ -15,6 +15,7 @@ impl Isa for V4 {
     type F = __m512;
     type I = __m512i;
     const TABLES: bool = true;
+    const FUSED: bool = true;
 
     #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> __m512 {

@@ -2,6 +2,7 @@
 
 use aq_kernels::decode::{self, Grids, Offsets};
 use aq_kernels::encode::{Extremes, GridsMut, encode_min_max};
+use aq_kernels::metric::Comparison;
 use aq_kernels::{Weights, WeightsMut, pack, reference};
 use half::{bf16, f16};
 
@@ -126,10 +127,14 @@ fn decode_and_compare() {
 
             let got = decode::compare(bits, group, Weights::F32(x), &packed, grids);
             assert_eq!(got, reference::compare(x, &want), "{what}");
+            let sums = decode::dots(bits, group, Weights::F32(x), &packed, grids);
+            assert_eq!(sums, Comparison { dot: got.dot, aa: got.aa, ..Comparison::default() }, "{what}");
             let brains: Vec<bf16> = x.iter().map(|v| bf16::from_bits((v.to_bits() >> 16) as u16)).collect();
             let wide: Vec<f32> = brains.iter().map(|b| b.to_f32()).collect();
             let got = decode::compare(bits, group, Weights::BF16(&brains), &packed, grids);
             assert_eq!(got, reference::compare(&wide, &want), "{what}");
+            let sums = decode::dots(bits, group, Weights::BF16(&brains), &packed, grids);
+            assert_eq!((sums.dot, sums.aa), (got.dot, got.aa), "{what}");
         }
     });
 }
