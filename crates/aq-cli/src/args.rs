@@ -168,6 +168,9 @@ pub(crate) struct CompareArgs {
     pub(crate) original: PathBuf,
     /// The quantized one
     pub(crate) quantized: PathBuf,
+    /// Compare layer outputs too, on the activation samples of this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

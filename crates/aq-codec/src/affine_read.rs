@@ -42,6 +42,27 @@ pub struct ReadScratch {
     zeros: Vec<u8>,
     scales: Vec<f32>,
     offsets: Vec<f32>,
+    decoded: Vec<f32>,
+    widened: Vec<f32>,
+}
+
+impl ReadScratch {
+    /// Room for `n` decoded weights, to be given back with [`ReadScratch::keep_decoded`].
+    pub(crate) fn take_decoded(&mut self, n: usize) -> Vec<f32> {
+        let mut decoded = std::mem::take(&mut self.decoded);
+        decoded.resize(n, 0.0);
+        decoded
+    }
+
+    pub(crate) fn keep_decoded(&mut self, decoded: Vec<f32>) {
+        self.decoded = decoded;
+    }
+
+    /// Room for `n` widened weights.
+    pub(crate) fn widened(&mut self, n: usize) -> &mut [f32] {
+        self.widened.resize(n, 0.0);
+        &mut self.widened
+    }
 }
 
 /// Decodes `row_count` rows from row `first_row` of a slab on into `out`, `row_count * cols` weights.

@@ -1,12 +1,66 @@
 //! One way into every codec, for readers.
 
-use aq_core::{Encoding, RowData, SlabParts, TensorInfo};
-use aq_kernels::metric::Comparison;
+use aq_core::{Encoding, OffsetKind, RowData, SlabParts, TensorInfo};
+use aq_kernels::float16::{widen_bf16, widen_f16};
+use aq_kernels::metric::{self, Comparison};
 
 use crate::affine_read::{exact, span};
 use crate::{CodecError, ReadScratch, bytes_to_f32, check_parts, compare_rows, decode_rows, row_bytes};
 
+/// Lengths that the parts of a slab may have: codes, scales, offsets, extra.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartLengths {
+    /// Exactly these, save that `extra` may also be empty.
+    Exact([u64; 4]),
+    /// At most these.
+    AtMost([u64; 4]),
+}
+
+impl PartLengths {
+    /// The most bytes each part may have.
+    pub fn limits(self) -> [u64; 4] {
+        match self {
+            PartLengths::Exact(limits) | PartLengths::AtMost(limits) => limits,
+        }
+    }
+
+    /// Whether parts of these lengths can be the slab's.
+    ///
+    /// ```
+    /// use aq_codec::PartLengths;
+    /// assert!(PartLengths::Exact([8, 2, 2, 1]).fit([8, 2, 2, 0]));
+    /// assert!(!PartLengths::Exact([8, 2, 2, 1]).fit([7, 2, 2, 0]));
+    /// assert!(PartLengths::AtMost([8, 2, 2, 1]).fit([7, 2, 2, 0]));
+    /// ```
+    pub fn fit(self, lengths: [u64; 4]) -> bool {
+        match self {
+            PartLengths::Exact(exact) => lengths[..3] == exact[..3] && [0, exact[3]].contains(&lengths[3]),
+            PartLengths::AtMost(most) => lengths.iter().zip(most).all(|(&got, most)| got <= most),
+        }
+    }
+}
+
+/// Lengths of the parts of `rows` rows of the tensor; `None` when they pass 64 bits.
+pub fn part_lengths(info: &TensorInfo, encoding: &Encoding, rows: u64) -> Option<PartLengths> {
+    let [codes, scales, offsets, extra] = match encoding {
+        Encoding::Raw => [info.dtype().size() as u64, 0, 0, 0],
+        Encoding::Affine(affine) => {
+            let cols = usize::try_from(info.cols()).ok()?;
+            let groups = affine.group_size.groups(cols);
+            let offsets = match affine.offset {
+                OffsetKind::F16 => groups.checked_mul(2)?,
+                OffsetKind::ZeroPoint => affine.bits.packed_len(groups),
+            };
+            [affine.bits.packed_len(cols) as u64, groups.checked_mul(2)? as u64, offsets as u64, 1]
+        }
+        Encoding::Codebook(_) | Encoding::Entropy | Encoding::Trellis(_) => return None,
+    };
+    let all = [codes.checked_mul(rows)?, scales.checked_mul(rows)?, offsets.checked_mul(rows)?, extra * rows];
+    Some(PartLengths::Exact(all))
+}
+
 /// Bytes of all parts of the tensor when every row exponent is 0 (otherwise one more a row in the slabs concerned).
+/// Under a codec of variable size it is the most that they can be.
 ///
 /// ```
 /// use aq_codec::encoded_bytes;
@@ -28,6 +82,11 @@ pub fn encoded_bytes(info: &TensorInfo, encoding: &Encoding) -> u64 {
             Ok(cols) => info.rows().saturating_mul(row_bytes(affine, cols).total() as u64),
             Err(_) => u64::MAX,
         },
+        Encoding::Codebook(_) | Encoding::Entropy | Encoding::Trellis(_) => {
+            part_lengths(info, encoding, info.rows()).map_or(u64::MAX, |lengths| {
+                lengths.limits().iter().fold(0, |sum: u64, n| sum.saturating_add(*n))
+            })
+        }
     }
 }
 
@@ -48,6 +107,7 @@ pub fn check(
             let unused = [("scales", parts.scales), ("offsets", parts.offsets), ("extra", parts.extra)];
             unused.into_iter().try_for_each(|(part, bytes)| exact(part, bytes, 0, row_count))
         }
+        other => Err(CodecError::Unsupported(other.codec())),
     }
 }
 
@@ -93,6 +153,7 @@ pub fn decode(
             let bytes = span("codes", parts.codes, info.dtype().size(), (first, count))?;
             bytes_to_f32(info.dtype(), bytes, out)
         }
+        other => Err(CodecError::Unsupported(other.codec())),
     }
 }
 
@@ -121,6 +182,42 @@ pub fn compare(
             compare_rows(affine, cols, parts, first, count, weights, scratch, total)
         }
         Encoding::Raw => Ok(()),
+        _ => {
+            let cols = row_len(info, first_row, row_count)?;
+            let mut decoded = scratch.take_decoded(weights.len());
+            let done = decode(encoding, info, parts, row_count, first_row, scratch, &mut decoded);
+            if done.is_ok() {
+                compare_decoded(cols, weights, &decoded, scratch, total);
+            }
+            scratch.keep_decoded(decoded);
+            done
+        }
+    }
+}
+
+/// Compares decoded rows with their weights, row by row.
+fn compare_decoded(
+    cols: usize,
+    weights: RowData<'_>,
+    decoded: &[f32],
+    scratch: &mut ReadScratch,
+    total: &mut Comparison,
+) {
+    for (i, decoded) in decoded.chunks_exact(cols.max(1)).enumerate() {
+        let range = i * cols..(i + 1) * cols;
+        let widened = scratch.widened(cols);
+        let weights = match weights {
+            RowData::F32(x) => &x[range],
+            RowData::F16(x) => {
+                widen_f16(&x[range], widened);
+                widened
+            }
+            RowData::BF16(x) => {
+                widen_bf16(&x[range], widened);
+                widened
+            }
+        };
+        total.merge(&metric::compare(weights, decoded));
     }
 }
 

@@ -31,6 +31,9 @@ pub enum CodecError {
         /// Number of rows.
         count: u64,
     },
+    /// A codec that cannot be read.
+    #[error("codec {0} is not supported")]
+    Unsupported(&'static str),
     /// An element type that has no conversion to or from `f32`.
     #[error("elements of type {0} have no conversion")]
     ElementType(DType),

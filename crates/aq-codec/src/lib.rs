@@ -17,6 +17,6 @@ mod float8;
 
 pub use affine::{AffineRow, RowBytes, push_grids, push_row, row_bytes, seal};
 pub use affine_read::{ReadScratch, check_parts, compare_rows, decode_rows, power_of_two};
-pub use codec::{check, compare, decode, encoded_bytes};
+pub use codec::{PartLengths, check, compare, decode, encoded_bytes, part_lengths};
 pub use element::{bytes_to_f32, f32_to_bytes};
 pub use error::CodecError;

@@ -138,6 +138,64 @@ impl std::fmt::Display for GroupSize {
     }
 }
 
+/// Bits per weight that a codec of variable rate aims at, side data included: 0.5 to 8, in steps of 1/10000.
+///
+/// ```
+/// use aq_core::Rate;
+/// let rate = Rate::new(2.1)?;
+/// assert_eq!(rate.bits_per_weight(), 2.1);
+/// assert!(Rate::new(0.4).is_err() && Rate::new(f64::NAN).is_err());
+/// # Ok::<(), aq_core::CoreError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Rate(u32);
+
+impl Rate {
+    const STEPS: f64 = 10_000.0;
+
+    /// Checks `bits_per_weight` and rounds it to the nearest step.
+    ///
+    /// # Errors
+    /// [`CoreError::Rate`] when it is not between 0.5 and 8.
+    pub fn new(bits_per_weight: f64) -> Result<Self, CoreError> {
+        match bits_per_weight {
+            rate if (0.5..=8.0).contains(&rate) => Ok(Self((rate * Self::STEPS).round() as u32)),
+            other => Err(CoreError::Rate(other)),
+        }
+    }
+
+    /// The number itself.
+    pub fn bits_per_weight(self) -> f64 {
+        f64::from(self.0) / Self::STEPS
+    }
+}
+
+impl From<BitWidth> for Rate {
+    fn from(bits: BitWidth) -> Self {
+        Self(u32::from(bits.0) * Self::STEPS as u32)
+    }
+}
+
+impl TryFrom<f64> for Rate {
+    type Error = CoreError;
+    fn try_from(bits_per_weight: f64) -> Result<Self, CoreError> {
+        Self::new(bits_per_weight)
+    }
+}
+
+impl From<Rate> for f64 {
+    fn from(rate: Rate) -> f64 {
+        rate.bits_per_weight()
+    }
+}
+
+impl std::fmt::Display for Rate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.bits_per_weight().fmt(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,6 +22,22 @@ pub struct AffineEncoding {
     pub offset: OffsetKind,
 }
 
+/// Parameters of the `codebook` codec; the table itself is in every slab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CodebookEncoding {
+    /// Bits of one code, at most 4.
+    pub bits: BitWidth,
+    /// Weights that share a scale.
+    pub group_size: GroupSize,
+}
+
+/// Parameters of the `trellis` codec; which table it is, is in every slab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TrellisEncoding {
+    /// Bits a weight adds to the stream: 2, 3 or 4.
+    pub bits: BitWidth,
+}
+
 /// How the values of a tensor are stored: one codec with its parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Encoding {
@@ -29,6 +45,12 @@ pub enum Encoding {
     Raw,
     /// Group-wise scale and offset.
     Affine(AffineEncoding),
+    /// Group-wise scale and a small table of values.
+    Codebook(CodebookEncoding),
+    /// A uniform grid without ends, its codes entropy-coded slab by slab.
+    Entropy,
+    /// A bit stream read through a sliding window into a table.
+    Trellis(TrellisEncoding),
 }
 
 impl Encoding {
@@ -37,14 +59,32 @@ impl Encoding {
         match self {
             Encoding::Raw => "raw",
             Encoding::Affine(_) => "affine",
+            Encoding::Codebook(_) => "codebook",
+            Encoding::Entropy => "entropy",
+            Encoding::Trellis(_) => "trellis",
         }
+    }
+
+    /// Bits of one code and weights that share a scale, where the codec has such numbers.
+    pub fn bits_and_group(&self) -> (Option<BitWidth>, Option<GroupSize>) {
+        match self {
+            Encoding::Raw | Encoding::Entropy => (None, None),
+            Encoding::Affine(affine) => (Some(affine.bits), Some(affine.group_size)),
+            Encoding::Codebook(codebook) => (Some(codebook.bits), Some(codebook.group_size)),
+            Encoding::Trellis(trellis) => (Some(trellis.bits), None),
+        }
+    }
+
+    /// Whether a slab's bytes are known before its weights are.
+    pub fn has_fixed_size(&self) -> bool {
+        !matches!(self, Encoding::Entropy)
     }
 
     /// Rows of the tensor under this encoding: matrix rows, or elements for `raw`.
     pub fn rows(&self, info: &TensorInfo) -> u64 {
         match self {
             Encoding::Raw => info.elements(),
-            Encoding::Affine(_) => info.rows(),
+            _ => info.rows(),
         }
     }
 
@@ -52,7 +92,7 @@ impl Encoding {
     pub fn cols(&self, info: &TensorInfo) -> u64 {
         match self {
             Encoding::Raw => 1,
-            Encoding::Affine(_) => info.cols(),
+            _ => info.cols(),
         }
     }
 }
@@ -69,12 +109,19 @@ pub struct StoredTensor {
 /// Weights of one slab, except that a slab holds at least one row.
 pub const SLAB_WEIGHTS: u64 = 1 << 20;
 
+/// Rows of an `entropy` slab of long rows: what a slab says about its columns is then small beside their codes.
+const ENTROPY_ROWS: u64 = 256;
+
+/// Most weights of an `entropy` slab of more than one row.
+const ENTROPY_SLAB_WEIGHTS: u64 = 8 << 20;
+
 /// The longest row that is quantized, in weights; tensors of longer rows are kept.
 pub const MAX_ROW_WEIGHTS: u64 = 1 << 22;
 
 /// Rows of a full slab: a function of shape and codec only, at least 1, at most 4 MiB of codes.
 ///
-/// A slab is the unit of the file and of the work: [`SLAB_WEIGHTS`] weights, or one row when a row is longer.
+/// A slab is the unit of the file and of the work: [`SLAB_WEIGHTS`] weights, or one row when a row is longer. Under
+/// `entropy` it has at least 256 rows, unless that makes more than 8 Mi weights.
 ///
 /// ```
 /// use aq_core::{DType, Encoding, TensorInfo, slab_rows};
@@ -85,7 +132,11 @@ pub const MAX_ROW_WEIGHTS: u64 = 1 << 22;
 pub fn slab_rows(info: &TensorInfo, encoding: &Encoding) -> u64 {
     match encoding {
         Encoding::Raw => ((4 << 20) / info.dtype().size() as u64).min(SLAB_WEIGHTS),
-        Encoding::Affine(_) => (SLAB_WEIGHTS / info.cols().max(1)).max(1),
+        Encoding::Entropy => {
+            let cols = info.cols().max(1);
+            (SLAB_WEIGHTS / cols).max(ENTROPY_ROWS.min(ENTROPY_SLAB_WEIGHTS / cols)).max(1)
+        }
+        _ => (SLAB_WEIGHTS / info.cols().max(1)).max(1),
     }
 }
 
@@ -103,7 +154,7 @@ pub fn slab_range(info: &TensorInfo, encoding: &Encoding, index: u64) -> (u64, u
 
 /// Rows of one tensor in their encoded form, appended row by row; a reusable buffer.
 ///
-/// For `affine`: `codes` holds `packed_len(cols)` bytes a row; `scales` one little-endian f16 a group; `offsets` one f16 a
+/// What the parts hold is up to the codec; `docs/format.md` has all of them. For `affine`: `codes` holds `packed_len(cols)` bytes a row; `scales` one little-endian f16 a group; `offsets` one f16 a
 /// group or the row's packed zero points; `extra` one signed byte a row, the power of two its scales and offsets
 /// are multiplied by. For `raw` only `codes` is used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -179,7 +230,7 @@ mod tests {
         for shape in [vec![], vec![0], vec![7], vec![3, 1 << 21], vec![5000, 1152], vec![2, 0], vec![9 << 20]]
         {
             let info = TensorInfo::new("t", shape, DType::F64).expect("a small shape");
-            for encoding in [Encoding::Raw, affine] {
+            for encoding in [Encoding::Raw, affine, Encoding::Entropy] {
                 let mut next = 0;
                 for i in 0..slab_count(&info, &encoding) {
                     let (start, count) = slab_range(&info, &encoding, i);

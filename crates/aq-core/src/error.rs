@@ -1,7 +1,7 @@
 //! Errors of the shared vocabulary.
 
 /// A value that a checked type refuses.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CoreError {
     /// Not a code width.
     #[error("bit width {0} is not one of 2, 3, 4, 5, 6, 8")]
@@ -9,6 +9,9 @@ pub enum CoreError {
     /// Not a group size.
     #[error("group size {0} is neither 0 (whole row) nor a multiple of 8 from 16 to 1024")]
     GroupSize(u32),
+    /// Not a rate.
+    #[error("rate {0} is not between 0.5 and 8 bits per weight")]
+    Rate(f64),
     /// A shape whose number of elements or bytes does not fit 63 bits.
     #[error("tensor {name}: shape {shape:?} has too many elements")]
     ShapeOverflow {
@@ -43,5 +46,13 @@ pub enum StrategyError {
         got: usize,
         /// Values needed.
         expected: usize,
+    },
+    /// The calibration or the weights of the layer could not be read.
+    #[error("tensor {tensor}: {reason}")]
+    Read {
+        /// Tensor name.
+        tensor: String,
+        /// What went wrong.
+        reason: String,
     },
 }

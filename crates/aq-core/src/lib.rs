@@ -17,13 +17,16 @@ mod plan;
 mod strategy;
 mod tensor;
 
-pub use bits::{BitWidth, GroupSize};
+pub use bits::{BitWidth, GroupSize, Rate};
 pub use dtype::DType;
 pub use encoded::{
-    AffineEncoding, EncodedRows, EncodedSlab, Encoding, MAX_ROW_WEIGHTS, OffsetKind, SLAB_WEIGHTS, SlabParts,
-    StoredTensor, slab_count, slab_range, slab_rows,
+    AffineEncoding, CodebookEncoding, EncodedRows, EncodedSlab, Encoding, MAX_ROW_WEIGHTS, OffsetKind,
+    SLAB_WEIGHTS, SlabParts, StoredTensor, TrellisEncoding, slab_count, slab_range, slab_rows,
 };
 pub use error::{CoreError, StrategyError};
 pub use plan::{Decision, LayerPlan, Plan, PlannedTensor, StrategyId};
-pub use strategy::{Estimate, LayerInputs, LayerStats, QuantStrategy, RowData, RowQuantizer, Rows, Scratch};
+pub use strategy::{
+    Estimate, InputRows, LayerInputs, LayerStats, LayerWeights, QuantStrategy, RowData, RowQuantizer, Rows,
+    Scratch, StepDown,
+};
 pub use tensor::TensorInfo;

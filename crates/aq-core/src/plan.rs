@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BitWidth, GroupSize, TensorInfo};
+use crate::{BitWidth, GroupSize, Rate, TensorInfo};
 
 /// Stable name of a strategy, written to files: `minmax`, `ls`, or `crate.name` for one from elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -38,6 +38,29 @@ pub struct LayerPlan {
     pub group_size: GroupSize,
     /// Whether one factor per output row removes the shrinkage of the grid.
     pub gain: bool,
+    /// Bits per weight for a codec of variable rate; `None` for as many as `bits`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+}
+
+impl LayerPlan {
+    /// A plan with gain, at the rate of `bits`.
+    ///
+    /// ```
+    /// use aq_core::{BitWidth, GroupSize, LayerPlan, Rate};
+    /// let plan = LayerPlan::new("entropy", BitWidth::new(2)?, GroupSize::ROW);
+    /// assert!(plan.gain);
+    /// assert_eq!(plan.target_rate(), Rate::new(2.0)?);
+    /// # Ok::<(), aq_core::CoreError>(())
+    /// ```
+    pub fn new(method: &str, bits: BitWidth, group_size: GroupSize) -> Self {
+        Self { method: StrategyId::new(method), bits, group_size, gain: true, rate: None }
+    }
+
+    /// The rate that a codec of variable rate aims at.
+    pub fn target_rate(&self) -> Rate {
+        self.rate.unwrap_or_else(|| self.bits.into())
+    }
 }
 
 /// What happens to one tensor.

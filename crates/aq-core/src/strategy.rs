@@ -1,5 +1,7 @@
 //! The strategy trait: a way to quantize a layer.
 
+use std::any::Any;
+
 use half::{bf16, f16};
 
 use crate::{EncodedRows, Encoding, LayerPlan, StrategyError, StrategyId, TensorInfo};
@@ -40,22 +42,76 @@ pub trait RowQuantizer: Send + Sync {
         scratch: &mut Scratch,
         out: &mut EncodedRows,
     ) -> Result<(), StrategyError>;
+
+    /// Ends a slab, after its last row was appended to `out`: codecs that code a slab as a whole do it here.
+    ///
+    /// # Errors
+    /// When the rows cannot be stored.
+    fn end_slab(&self, _scratch: &mut Scratch, _out: &mut EncodedRows) -> Result<(), StrategyError> {
+        Ok(())
+    }
+
+    /// Steps down that preparing the layer took, for the report.
+    fn step_downs(&self) -> &[StepDown] {
+        &[]
+    }
 }
 
-/// What a strategy may know of a layer before it sees a row.
-#[derive(Debug, Clone, Copy)]
+/// A step down that a strategy took by itself: more damping, a plainer method.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepDown {
+    /// What was wanted.
+    pub from: String,
+    /// What was done.
+    pub to: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a strategy may know of a layer before it quantizes a row.
+#[derive(Clone, Copy)]
 pub struct LayerInputs<'a> {
     /// The weight.
     pub info: &'a TensorInfo,
     /// Statistics of the layer's inputs, when there is a calibration.
     pub stats: LayerStats<'a>,
+    /// The weights themselves, for what is decided from some or all of them; `None` where only single rows are at hand.
+    pub weights: Option<&'a dyn LayerWeights>,
+}
+
+impl<'a> LayerInputs<'a> {
+    /// A layer without calibration, of which only single rows are at hand.
+    pub fn new(info: &'a TensorInfo) -> Self {
+        Self { info, stats: LayerStats::default(), weights: None }
+    }
 }
 
 /// Statistics of a layer's inputs.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct LayerStats<'a> {
     /// Mean square of each input channel over the calibration rows; `cols` values, none negative.
     pub importance: Option<&'a [f32]>,
+    /// The calibration rows themselves.
+    pub inputs: Option<&'a dyn InputRows>,
+}
+
+/// Calibration inputs of a layer, read when a strategy asks for them.
+pub trait InputRows: Send + Sync {
+    /// Calls `visit` with blocks of whole rows of `cols` finite values, always in the same order and the same blocks, and with
+    /// the weight that each row of the block counts with.
+    ///
+    /// # Errors
+    /// [`StrategyError::Read`] when they cannot be read.
+    fn visit(&self, visit: &mut dyn FnMut(&[f32], f64)) -> Result<(), StrategyError>;
+}
+
+/// The weights of a layer, row by row.
+pub trait LayerWeights: Send + Sync {
+    /// Fills `out` with the `cols` finite weights of row `row`.
+    ///
+    /// # Errors
+    /// [`StrategyError::Read`] when they cannot be read or are not finite.
+    fn read_row(&self, row: u64, out: &mut Vec<f32>) -> Result<(), StrategyError>;
 }
 
 /// What quantizing a layer is expected to give.
@@ -118,4 +174,23 @@ pub struct Scratch {
     pub scales: Vec<f32>,
     /// One offset or zero point a group.
     pub offsets: Vec<f32>,
+    /// What the strategy in use keeps beside them; see [`Scratch::own`].
+    pub other: Option<Box<dyn Any + Send>>,
+}
+
+impl Scratch {
+    /// A buffer of the strategy's own type, kept from call to call; made anew when another strategy used the scratch.
+    ///
+    /// ```
+    /// let mut scratch = aq_core::Scratch::default();
+    /// scratch.own::<Vec<i32>>().push(7);
+    /// assert_eq!(*scratch.own::<Vec<i32>>(), [7]);
+    /// ```
+    pub fn own<T: Any + Send + Default>(&mut self) -> &mut T {
+        if !self.other.as_ref().is_some_and(|own| own.is::<T>()) {
+            self.other = None;
+        }
+        let own = self.other.get_or_insert_with(|| Box::<T>::default());
+        own.downcast_mut().expect("it was made of this type")
+    }
 }

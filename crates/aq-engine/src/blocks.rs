@@ -12,6 +12,7 @@ use std::time::Duration;
 use aq_core::{EncodedRows, EncodedSlab};
 use aq_io::SlabStream;
 use aq_kernels::metric::Comparison;
+use aq_kernels::output::OutputComparison;
 
 use crate::memory::Budget;
 use crate::slab::{Encoded, SlabWorker, TensorTask};
@@ -22,6 +23,8 @@ use crate::{EngineError, Progress, Result};
 pub(crate) struct TensorQuality {
     /// Source weights against decoded ones; all zero for a kept tensor.
     pub(crate) comparison: Comparison,
+    /// Outputs of the layer on held-out inputs; all zero without calibration.
+    pub(crate) output: OutputComparison,
     /// Bytes of codes and side data.
     pub(crate) bytes: u64,
     /// Whether a kept tensor holds NaN or infinite values.
@@ -189,6 +192,7 @@ impl<'a, 't> Output<'a, 't> {
         let task = &self.tasks[self.tensor];
         let quality = &mut self.quality[self.tensor];
         quality.comparison.merge(&encoded.comparison);
+        quality.output.merge(&encoded.output);
         quality.bytes += encoded.rows.bytes();
         if encoded.non_finite && !quality.non_finite {
             quality.non_finite = true;

@@ -4,15 +4,18 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aq_core::{Encoding, StoredTensor};
+use aq_core::{Encoding, StoredTensor, TensorInfo};
 use aq_io::{Access, IoError, Source};
 use aq_kernels::metric::Comparison;
+use aq_kernels::output::OutputComparison;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
+use crate::calibration::Calibration;
 use crate::report::{bits_per_weight, finite};
+use crate::slab::Measured;
 use crate::weights::WeightReader;
-use crate::{EngineError, Result};
+use crate::{EngineError, Result, Silent};
 
 /// The error of one tensor.
 #[derive(Debug, Clone)]
@@ -21,6 +24,15 @@ pub struct TensorComparison {
     pub stored: StoredTensor,
     /// First against second.
     pub comparison: Comparison,
+    /// Outputs of the first against those of the second; all zero without calibration.
+    pub output: OutputComparison,
+}
+
+impl TensorComparison {
+    /// Squared error of the layer's outputs over their squares; `None` without calibration.
+    pub fn output_error(&self) -> Option<f64> {
+        (self.output.truth > 0.0).then(|| self.output.relative_error())
+    }
 }
 
 /// The error of a model against another.
@@ -37,11 +49,20 @@ pub struct ModelComparison {
 /// Weights compared at a time.
 const CHUNK: u64 = 1 << 16;
 
+/// Calibration rows of a layer that are used.
+const INPUTS: u64 = 512;
+
 /// Compares every floating-point tensor of `quantized` with the one of that name in `original`. Both may have any format we read.
+/// With `calibration` also what both make of its rows, of at most 512 a layer.
 ///
 /// # Errors
 /// When a file cannot be read, a shape differs, or the models share no tensor.
-pub fn compare(original: &Path, quantized: &Path, cancel: &AtomicBool) -> Result<ModelComparison> {
+pub fn compare(
+    original: &Path,
+    quantized: &Path,
+    calibration: Option<&Path>,
+    cancel: &AtomicBool,
+) -> Result<ModelComparison> {
     let (a, b) = (aq_io::open(original, Access::Positioned)?, aq_io::open(quantized, Access::Positioned)?);
     let index: HashMap<&str, usize> =
         a.tensors().iter().enumerate().map(|(i, t)| (t.info.name(), i)).collect();
@@ -60,10 +81,13 @@ pub fn compare(original: &Path, quantized: &Path, cancel: &AtomicBool) -> Result
         let reason = format!("shares no floating-point tensor with {}", original.display());
         return Err(IoError::unsupported(quantized, reason).into());
     }
+    let calibration = Calibration::read(calibration, a.tensors(), &mut Silent)?;
     let one = |&(i, j): &(usize, usize)| {
         let stored = b.tensors()[j].clone();
-        let comparison = compare_tensor(&*a, i, &*b, j, cancel)?;
-        Ok(TensorComparison { stored, comparison })
+        let samples = calibration.of(stored.info.name()).map(|s| s.spread(INPUTS)).transpose()?;
+        let pair = Pair { a: &*a, i, b: &*b, j };
+        let Measured { comparison, output } = pair.compare(&samples.unwrap_or_default(), cancel)?;
+        Ok(TensorComparison { stored, comparison, output })
     };
     let tensors = pairs.par_iter().map(one).collect::<Result<Vec<_>>>()?;
     let params = b.tensors().iter().map(|t| t.info.elements()).sum();
@@ -74,47 +98,65 @@ pub fn compare(original: &Path, quantized: &Path, cancel: &AtomicBool) -> Result
     })
 }
 
-/// Compares tensor `i` of `a` with tensor `j` of `b`, row by row as the quantizer does.
-pub(crate) fn compare_tensor(
-    a: &dyn Source,
-    i: usize,
-    b: &dyn Source,
-    j: usize,
-    cancel: &AtomicBool,
-) -> Result<Comparison> {
-    let (x, y) = (&a.tensors()[i].info, &b.tensors()[j].info);
-    if x.shape() != y.shape() {
-        let reason = format!("has shape {:?}, but {:?} in {}", y.shape(), x.shape(), a.path().display());
-        return Err(IoError::tensor(b.path(), y.name(), reason).into());
+/// Tensor `i` of `a` and tensor `j` of `b`.
+pub(crate) struct Pair<'a> {
+    pub(crate) a: &'a dyn Source,
+    pub(crate) i: usize,
+    pub(crate) b: &'a dyn Source,
+    pub(crate) j: usize,
+}
+
+impl Pair<'_> {
+    /// Compares the two, row by row as the quantizer does, and what they make of `inputs`.
+    pub(crate) fn compare(&self, inputs: &[f32], cancel: &AtomicBool) -> Result<Measured> {
+        let cols = self.checked()?.cols().max(1) as usize;
+        // Sums are taken slab by slab, as the quantizer takes them, so that both give the same bits.
+        let (mut total, mut slab) = (Measured::default(), Measured::default());
+        self.each_block(cancel, |w, q, slab_ends| {
+            slab.add_rows(cols, w, q, inputs);
+            if slab_ends {
+                total.merge(&std::mem::take(&mut slab));
+            }
+        })?;
+        Ok(total)
     }
-    let cols = x.cols().max(1);
-    let rows_at_once = (CHUNK / cols).max(1);
-    // Sums are taken slab by slab, as the quantizer takes them, so that both give the same bits.
-    let slab_rows = match b.tensors()[j].encoding {
-        Encoding::Raw => x.rows().max(1),
-        encoding => aq_core::slab_rows(y, &encoding),
-    };
-    let (mut read_a, mut read_b) = (WeightReader::default(), WeightReader::default());
-    let (mut total, mut slab) = (Comparison::default(), Comparison::default());
-    let rows = x.elements() / cols;
-    let mut row = 0;
-    while row < rows {
-        if cancel.load(Ordering::Relaxed) {
-            return Err(EngineError::Interrupted);
+
+    /// Reads both some rows at a time, never of two slabs; the flag says whether a slab ends.
+    fn each_block(&self, cancel: &AtomicBool, mut visit: impl FnMut(&[f32], &[f32], bool)) -> Result<()> {
+        let Pair { a, i, b, j } = *self;
+        let info = self.checked()?;
+        let cols = info.cols().max(1);
+        let slab_rows = match b.tensors()[j].encoding {
+            Encoding::Raw => info.rows().max(1),
+            encoding => aq_core::slab_rows(info, &encoding),
+        };
+        let (mut read_a, mut read_b) = (WeightReader::default(), WeightReader::default());
+        let rows = info.elements() / cols;
+        let mut row = 0;
+        while row < rows {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(EngineError::Interrupted);
+            }
+            let slab_end = (row / slab_rows + 1) * slab_rows;
+            let n = (CHUNK / cols).max(1).min(slab_end.min(rows) - row);
+            let w = read_a.read(a, i, row * cols, (n * cols) as usize)?;
+            let q = read_b.read(b, j, row * cols, (n * cols) as usize)?;
+            row += n;
+            visit(w, q, row == slab_end || row == rows);
         }
-        let slab_end = (row / slab_rows + 1) * slab_rows;
-        let n = rows_at_once.min(slab_end.min(rows) - row);
-        let w = read_a.read(a, i, row * cols, (n * cols) as usize)?;
-        let q = read_b.read(b, j, row * cols, (n * cols) as usize)?;
-        for (w, q) in w.chunks(cols as usize).zip(q.chunks(cols as usize)) {
-            slab.merge(&aq_kernels::metric::compare(w, q));
-        }
-        row += n;
-        if row == slab_end || row == rows {
-            total.merge(&std::mem::take(&mut slab));
-        }
+        Ok(())
     }
-    Ok(total)
+
+    /// The second tensor, which has the shape of the first.
+    fn checked(&self) -> Result<&TensorInfo> {
+        let (x, y) = (&self.a.tensors()[self.i].info, &self.b.tensors()[self.j].info);
+        if x.shape() != y.shape() {
+            let other = self.a.path().display();
+            let reason = format!("has shape {:?}, but {:?} in {other}", y.shape(), x.shape());
+            return Err(IoError::tensor(self.b.path(), y.name(), reason).into());
+        }
+        Ok(y)
+    }
 }
 
 /// Bytes of a file, or of all files of a folder of ours.
@@ -151,7 +193,8 @@ impl ModelComparison {
                     "name": t.stored.info.name(), "shape": t.stored.info.shape(), "params": t.stored.info.elements(),
                     "codec": t.stored.encoding.codec(),
                     "cosine": t.comparison.cosine(), "relative_mse": finite(t.comparison.relative_mse()),
-                    "max_abs": t.comparison.max_abs, "output_error": null,
+                    "max_abs": t.comparison.max_abs, "output_error": t.output_error(),
+                    "output_slope": t.output_error().map(|_| t.output.slope()),
                 })
             })
             .collect();

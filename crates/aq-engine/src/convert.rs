@@ -27,9 +27,7 @@ pub fn dequantize(
     let plain = |t: &StoredTensor| {
         let info = match t.encoding {
             Encoding::Raw => t.info.clone(),
-            Encoding::Affine(_) => {
-                t.info.with_dtype(dtype).map_err(|e| EngineError::Config(e.to_string()))?
-            }
+            _ => t.info.with_dtype(dtype).map_err(|e| EngineError::Config(e.to_string()))?,
         };
         Ok(StoredTensor { info, encoding: Encoding::Raw })
     };

@@ -30,11 +30,12 @@ pub fn inspect_json(source: &dyn Source) -> Value {
                     row["bits"] = json!(t.info.dtype().size() * 8);
                     row["group_size"] = Value::Null;
                 }
-                Encoding::Affine(e) => {
-                    row["codec"] = json!(t.encoding.codec());
+                encoding => {
+                    let (bits, group_size) = encoding.bits_and_group();
+                    row["codec"] = json!(encoding.codec());
                     row["src_dtype"] = json!(t.info.dtype());
-                    row["bits"] = json!(e.bits);
-                    row["group_size"] = json!(e.group_size);
+                    row["bits"] = json!(bits);
+                    row["group_size"] = json!(group_size);
                 }
             }
             row["bytes"] = json!(source.stored_bytes(i));

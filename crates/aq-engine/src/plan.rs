@@ -77,7 +77,7 @@ fn decide(
     if !supported {
         return Ok(Decision::Keep { reason: format!("{method} does not support it") });
     }
-    Ok(Decision::Quantize(LayerPlan { method, bits, group_size, gain: job.gain }))
+    Ok(Decision::Quantize(LayerPlan { method, bits, group_size, gain: job.gain, rate: None }))
 }
 
 /// How `decision` would store a tensor and its bytes.

@@ -2,6 +2,7 @@
 
 use aq_core::{Decision, Encoding, PlannedTensor, StoredTensor};
 use aq_kernels::metric::Comparison;
+use aq_kernels::output::OutputComparison;
 use serde_json::{Value, json};
 
 use crate::blocks::TensorQuality;
@@ -17,6 +18,8 @@ pub struct TensorReport {
     pub bytes: u64,
     /// Source weights against decoded ones; all zero for a kept tensor.
     pub comparison: Comparison,
+    /// Outputs of the layer on held-out calibration rows; all zero without calibration.
+    pub output: OutputComparison,
 }
 
 impl TensorReport {
@@ -26,6 +29,7 @@ impl TensorReport {
             decision: planned.decision.clone(),
             bytes: quality.bytes,
             comparison: quality.comparison,
+            output: quality.output,
         }
     }
 
@@ -44,6 +48,11 @@ impl TensorReport {
         if self.comparison.aa == 0.0 { 1.0 } else { self.comparison.dot / self.comparison.aa }
     }
 
+    /// Squared error of the layer's outputs over their squares, on held-out calibration rows; `None` without calibration.
+    pub fn output_error(&self) -> Option<f64> {
+        (self.output.truth > 0.0).then(|| self.output.relative_error())
+    }
+
     fn json(&self) -> Value {
         let info = &self.stored.info;
         let (mut method, mut kept) = (Value::Null, Value::Null);
@@ -52,8 +61,11 @@ impl TensorReport {
             Decision::Keep { reason } => kept = json!(reason),
         }
         let (bits, group) = match self.stored.encoding {
-            Encoding::Raw => (info.dtype().size() as u32 * 8, Value::Null),
-            Encoding::Affine(e) => (e.bits.get().into(), json!(e.group_size)),
+            Encoding::Raw => (json!(info.dtype().size() * 8), Value::Null),
+            encoding => {
+                let (bits, group_size) = encoding.bits_and_group();
+                (json!(bits), json!(group_size))
+            }
         };
         let measured = self.is_quantized();
         json!({
@@ -63,7 +75,9 @@ impl TensorReport {
             "cosine": measured.then(|| self.comparison.cosine()),
             "relative_mse": measured.then(|| finite(self.comparison.relative_mse())),
             "slope": measured.then(|| self.slope()),
-            "output_error": null, "kept_reason": kept,
+            "output_error": self.output_error(),
+            "output_slope": self.output_error().map(|_| self.output.slope()),
+            "kept_reason": kept,
         })
     }
 }
@@ -130,6 +144,13 @@ impl Report {
         all
     }
 
+    /// Mean and largest output error of the layers that have one.
+    pub fn output_error(&self) -> Option<(f64, f64)> {
+        let errors: Vec<f64> = self.quantized().filter_map(TensorReport::output_error).collect();
+        let max = errors.iter().copied().reduce(f64::max)?;
+        Some((errors.iter().sum::<f64>() / errors.len() as f64, max))
+    }
+
     /// Bits of the output for each weight of the model: every byte of the output counts.
     pub fn bits_per_weight(&self) -> f64 {
         bits_per_weight(self.output_bytes, self.params())
@@ -165,7 +186,7 @@ impl Report {
             "weight": {"cosine_mean": any.then_some(mean), "cosine_min": any.then_some(min),
                        "cosine_global": any.then(|| global.cosine()),
                        "relative_mse_global": any.then(|| finite(global.relative_mse()))},
-            "output_error": null,
+            "output_error": self.output_error().map(|(mean, max)| json!({"mean": mean, "max": max})),
             "fallbacks": self.fallbacks.iter().map(|f| json!({
                 "tensor": f.tensor, "from": f.from, "to": f.to, "reason": f.reason})).collect::<Vec<_>>(),
             "tensors": self.tensors.iter().map(TensorReport::json).collect::<Vec<_>>(),

@@ -8,13 +8,15 @@ use aq_core::StoredTensor;
 use aq_io::{CreateOptions, OutputFormat};
 
 use crate::blocks::{TensorQuality, run_blocks};
-use crate::calibration::Importance;
+use crate::calibration::Calibration;
 use crate::input::{self, Input, OpenModel};
 use crate::memory;
 use crate::plan::make_plan;
 use crate::registry::Registry;
-use crate::report::{Report, TensorReport};
+use crate::report::{Fallback, Report, TensorReport};
+use crate::slab::TensorTask;
 use crate::tasks::{make_tasks, plan_budget};
+use crate::weights::TensorWeights;
 use crate::{EngineError, Job, Progress, Result, metadata, pipeline, verify};
 
 /// Quantizes a model: opens it, plans, encodes every slab, reads the result back, moves it into place.
@@ -53,8 +55,9 @@ pub(crate) fn run_model(
     if plan.architecture.is_none() {
         progress.warn("unknown architecture: only the generic rule decides which tensors are quantized");
     }
-    let importance = Importance::read(job.calibration.as_deref(), source.tensors(), progress)?;
-    let tasks = make_tasks(source, &plan.plan, registry, &importance)?;
+    let calibration = Calibration::read(job.calibration.as_deref(), source.tensors(), progress)?;
+    let weights: Vec<_> = (0..source.tensors().len()).map(|i| TensorWeights::new(source, i)).collect();
+    let tasks = make_tasks(source, &plan.plan, registry, &calibration, &weights)?;
     let budget = plan_budget(&tasks, job, model.memory_limit)?;
 
     let options = CreateOptions {
@@ -93,9 +96,16 @@ pub(crate) fn run_model(
         threads: budget.workers,
         elapsed_s: started.elapsed().as_secs_f64(),
         peak_rss_bytes: memory::peak_rss(),
-        fallbacks: model.fallbacks,
+        fallbacks: fallbacks(model.fallbacks, &calibration, &tasks),
         tensors: reports(&plan.plan, &stored, &quality),
     })
+}
+
+/// Steps down of the job, of the calibration and of the layers.
+fn fallbacks(mut job: Vec<Fallback>, calibration: &Calibration, tasks: &[TensorTask<'_>]) -> Vec<Fallback> {
+    job.extend_from_slice(calibration.fallbacks());
+    job.extend(tasks.iter().flat_map(TensorTask::fallbacks));
+    job
 }
 
 fn reports(plan: &aq_core::Plan, stored: &[StoredTensor], quality: &[TensorQuality]) -> Vec<TensorReport> {

@@ -5,14 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aq_codec::ReadScratch;
 use aq_core::{
-    DType, EncodedRows, Encoding, LayerInputs, LayerPlan, LayerStats, QuantStrategy, RowQuantizer, Rows,
-    Scratch, StoredTensor,
+    DType, EncodedRows, Encoding, InputRows, LayerInputs, LayerPlan, LayerStats, QuantStrategy, RowQuantizer,
+    Rows, Scratch, SlabParts, StepDown, StoredTensor,
 };
 use aq_io::Source;
 use aq_kernels::metric::Comparison;
+use aq_kernels::output::{OutputComparison, compare_outputs};
 
-use crate::weights::{WeightReader, first_non_finite};
-use crate::{EngineError, Result};
+use crate::calibration::LayerSamples;
+use crate::weights::{TensorWeights, WeightReader, first_non_finite};
+use crate::{EngineError, Fallback, Result};
 
 /// One tensor of the output and how its slabs are made.
 pub(crate) struct TensorTask<'a> {
@@ -43,27 +45,47 @@ pub(crate) struct Layer<'a> {
     pub(crate) strategy: &'a dyn QuantStrategy,
     pub(crate) plan: &'a LayerPlan,
     pub(crate) inputs: LayerInputs<'a>,
-    prepared: Mutex<Option<Arc<dyn RowQuantizer + 'a>>>,
+    pub(crate) samples: Option<&'a LayerSamples>,
+    state: Mutex<LayerState<'a>>,
+}
+
+#[derive(Default)]
+struct LayerState<'a> {
+    prepared: Option<Arc<Prepared<'a>>>,
+    step_downs: Vec<StepDown>,
+}
+
+/// What the rows of a layer share.
+struct Prepared<'a> {
+    quantizer: Box<dyn RowQuantizer + 'a>,
+    /// Calibration rows that the strategy did not see.
+    held_out: Vec<f32>,
 }
 
 impl<'a> Layer<'a> {
     pub(crate) fn new(
         strategy: &'a dyn QuantStrategy,
         plan: &'a LayerPlan,
-        info: &'a aq_core::TensorInfo,
-        importance: Option<&'a [f32]>,
+        weights: &'a TensorWeights<'a>,
+        samples: Option<&'a LayerSamples>,
     ) -> Self {
-        let inputs = LayerInputs { info, stats: LayerStats { importance } };
-        Self { strategy, plan, inputs, prepared: Mutex::new(None) }
+        let stats = LayerStats {
+            importance: samples.map(LayerSamples::importance),
+            inputs: samples.map(|s| s as &dyn InputRows),
+        };
+        let inputs = LayerInputs { info: weights.info(), stats, weights: Some(weights) };
+        Self { strategy, plan, inputs, samples, state: Mutex::default() }
     }
 
-    fn quantizer(&self) -> Result<Arc<dyn RowQuantizer + 'a>> {
-        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(quantizer) = prepared.as_ref() {
-            return Ok(quantizer.clone());
+    fn prepared(&self) -> Result<Arc<Prepared<'a>>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(prepared) = &state.prepared {
+            return Ok(prepared.clone());
         }
-        let quantizer: Arc<dyn RowQuantizer + 'a> = self.strategy.prepare(&self.inputs, self.plan)?.into();
-        Ok(prepared.insert(quantizer).clone())
+        let quantizer = self.strategy.prepare(&self.inputs, self.plan)?;
+        state.step_downs = quantizer.step_downs().to_vec();
+        let held_out = self.samples.map(LayerSamples::held_out).transpose()?.unwrap_or_default();
+        Ok(state.prepared.insert(Arc::new(Prepared { quantizer, held_out })).clone())
     }
 }
 
@@ -71,7 +93,29 @@ impl TensorTask<'_> {
     /// Drops what the layer's rows shared.
     pub(crate) fn release(&self) {
         if let Work::Quantize(layer) = &self.work {
-            *layer.prepared.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            layer.state.lock().unwrap_or_else(PoisonError::into_inner).prepared = None;
+        }
+    }
+
+    /// The steps down that preparing the layer took.
+    pub(crate) fn fallbacks(&self) -> Vec<Fallback> {
+        let Work::Quantize(layer) = &self.work else { return Vec::new() };
+        let state = layer.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let tensor = self.stored.info.name();
+        let fallback = |step: &StepDown| Fallback {
+            tensor: Some(tensor.to_string()),
+            from: step.from.clone(),
+            to: step.to.clone(),
+            reason: step.reason.clone(),
+        };
+        state.step_downs.iter().map(fallback).collect()
+    }
+
+    /// Calibration rows of the layer that its strategy did not see.
+    pub(crate) fn held_out(&self) -> Result<Vec<f32>> {
+        match &self.work {
+            Work::Quantize(Layer { samples: Some(samples), .. }) => samples.held_out(),
+            _ => Ok(Vec::new()),
         }
     }
 
@@ -85,6 +129,7 @@ impl TensorTask<'_> {
 pub(crate) struct Encoded {
     pub(crate) rows: EncodedRows,
     pub(crate) comparison: Comparison,
+    pub(crate) output: OutputComparison,
     pub(crate) non_finite: bool,
     pub(crate) source_bytes: u64,
 }
@@ -166,7 +211,8 @@ impl SlabWorker {
         let raw = task.stored.encoding == Encoding::Raw;
         let non_finite = raw && self.holds_non_finite(task.stored.info.dtype(), &rows.codes)?;
         let source_bytes = rows.bytes();
-        Ok(Encoded { rows, comparison: Comparison::default(), non_finite, source_bytes })
+        let (comparison, output) = Default::default();
+        Ok(Encoded { rows, comparison, output, non_finite, source_bytes })
     }
 
     fn holds_non_finite(&mut self, dtype: DType, bytes: &[u8]) -> Result<bool> {
@@ -196,52 +242,132 @@ impl SlabWorker {
         let (start, count) = aq_core::slab_range(info, encoding, slab);
         let row_bytes = (info.cols() * info.dtype().size() as u64).max(1);
         let step = (self.block_bytes / row_bytes).clamp(1, count.max(1));
-        let quantizer = layer.quantizer()?;
+        let prepared = layer.prepared()?;
         reserve(&mut rows, encoding, info.cols() as usize, count as usize);
-        let mut comparison = Comparison::default();
-        let mut done = 0;
-        while done < count {
+        // Whatever needs a slab that is complete waits until it is.
+        let at_once = encoding.has_fixed_size() && prepared.held_out.is_empty();
+        let mut measured = Measured::default();
+        for done in (0..count).step_by(step as usize) {
             if cancel.load(Ordering::Relaxed) {
                 return Err(EngineError::Interrupted);
             }
-            let n = step.min(count - done);
-            self.block(task, &*quantizer, start + done, n, done, &mut rows, &mut comparison)?;
-            done += n;
+            let block = Block { first: start + done, in_slab: done, rows: step.min(count - done) };
+            self.quantize_block(task, &*prepared.quantizer, block, &mut rows)?;
+            if at_once {
+                self.measure(task, &[], block, rows.parts(), &mut measured)?;
+            }
         }
+        prepared.quantizer.end_slab(&mut self.scratch, &mut rows)?;
         aq_codec::seal(&mut rows);
-        Ok(Encoded { rows, comparison, non_finite: false, source_bytes: count * row_bytes })
+        if !at_once {
+            for done in (0..count).step_by(step as usize) {
+                let block = Block { first: start + done, in_slab: done, rows: step.min(count - done) };
+                self.measure(task, &prepared.held_out, block, rows.parts(), &mut measured)?;
+            }
+        }
+        let Measured { comparison, output } = measured;
+        Ok(Encoded { rows, comparison, output, non_finite: false, source_bytes: count * row_bytes })
     }
 
-    /// Quantizes `n` rows from `first` on, which are the rows from `in_slab` on of the slab.
-    #[allow(clippy::too_many_arguments, reason = "the coordinates of one block in tensor and slab")]
-    fn block(
+    /// Quantizes the rows of `block` and appends them to `rows`.
+    fn quantize_block(
         &mut self,
         task: &TensorTask<'_>,
         quantizer: &dyn RowQuantizer,
-        first: u64,
-        n: u64,
-        in_slab: u64,
+        block: Block,
         rows: &mut EncodedRows,
-        comparison: &mut Comparison,
     ) -> Result<()> {
-        let info = &task.stored.info;
-        let cols = info.cols() as usize;
-        let weights =
-            self.reader.read_rows(task.source, task.index, first * cols as u64, n as usize * cols)?;
+        let cols = task.stored.info.cols() as usize;
+        let weights = self.reader.read_rows(
+            task.source,
+            task.index,
+            block.first * cols as u64,
+            block.rows as usize * cols,
+        )?;
         if let Some(at) = first_non_finite(weights) {
-            let (row, col) = (first + (at / cols) as u64, at % cols);
+            let (row, col) = (block.first + (at / cols) as u64, at % cols);
             return Err(task.fail(format!(
                 "holds NaN or an infinite value at row {row}, column {col}; only finite weights can be quantized"
             )));
         }
-        let block = Rows { data: weights, cols, first_row: first };
-        quantizer.quantize_rows(block, &mut self.scratch, rows)?;
-        if rows.row_count != in_slab + n {
-            let (got, expected) = (rows.row_count, in_slab + n);
-            return Err(EngineError::Internal(format!("a strategy gave {got} rows of {expected}")));
+        let source = Rows { data: weights, cols, first_row: block.first };
+        quantizer.quantize_rows(source, &mut self.scratch, rows)?;
+        let (got, expected) = (rows.row_count, block.in_slab + block.rows);
+        match got == expected {
+            true => Ok(()),
+            false => Err(EngineError::Internal(format!("a strategy gave {got} rows of {expected}"))),
         }
-        let (encoding, parts) = (&task.stored.encoding, rows.parts());
-        aq_codec::compare(encoding, info, parts, n, in_slab, weights, &mut self.read_scratch, comparison)
-            .map_err(|e| EngineError::Internal(e.to_string()))
+    }
+
+    /// Compares the rows of `block` in the slab `parts` with the weights they were made of.
+    fn measure(
+        &mut self,
+        task: &TensorTask<'_>,
+        held_out: &[f32],
+        block: Block,
+        parts: SlabParts<'_>,
+        measured: &mut Measured,
+    ) -> Result<()> {
+        let (info, encoding) = (&task.stored.info, &task.stored.encoding);
+        let cols = info.cols() as usize;
+        let (start, n) = (block.first * cols as u64, block.rows as usize * cols);
+        let internal = |e: aq_codec::CodecError| EngineError::Internal(e.to_string());
+        if held_out.is_empty() {
+            let weights = self.reader.read_rows(task.source, task.index, start, n)?;
+            return aq_codec::compare(
+                encoding,
+                info,
+                parts,
+                block.rows,
+                block.in_slab,
+                weights,
+                &mut self.read_scratch,
+                &mut measured.comparison,
+            )
+            .map_err(internal);
+        }
+        let weights = self.reader.read(task.source, task.index, start, n)?;
+        self.weights.resize(n, 0.0);
+        let scratch = &mut self.read_scratch;
+        aq_codec::decode(encoding, info, parts, block.rows, block.in_slab, scratch, &mut self.weights)
+            .map_err(internal)?;
+        measured.add_rows(cols, weights, &self.weights, held_out);
+        Ok(())
+    }
+}
+
+/// Some rows of a slab that are worked on at once.
+#[derive(Clone, Copy)]
+struct Block {
+    /// First row in the tensor.
+    first: u64,
+    /// First row in the slab.
+    in_slab: u64,
+    rows: u64,
+}
+
+/// What is measured of rows and their quantized form.
+#[derive(Default)]
+pub(crate) struct Measured {
+    pub(crate) comparison: Comparison,
+    pub(crate) output: OutputComparison,
+}
+
+impl Measured {
+    /// Adds what was measured of other rows.
+    pub(crate) fn merge(&mut self, other: &Measured) {
+        self.comparison.merge(&other.comparison);
+        self.output.merge(&other.output);
+    }
+
+    /// Adds rows of `cols` weights `w` and their quantized form `q`, and what they make of `inputs`, row by row.
+    pub(crate) fn add_rows(&mut self, cols: usize, w: &[f32], q: &[f32], inputs: &[f32]) {
+        let mut error = vec![0.0; cols];
+        for (w, q) in w.chunks(cols).zip(q.chunks(cols)) {
+            self.comparison.merge(&aq_kernels::metric::compare(w, q));
+            if !inputs.is_empty() {
+                self.output.merge(&compare_outputs(inputs, w, q, &mut error));
+            }
+        }
     }
 }

@@ -3,19 +3,21 @@
 use aq_core::{Decision, Encoding, Plan, StoredTensor};
 use aq_io::Source;
 
-use crate::calibration::Importance;
+use crate::calibration::Calibration;
 use crate::memory::{Budget, Need};
 use crate::plan::{estimate, strategy};
 use crate::registry::Registry;
 use crate::slab::{Layer, TensorTask, Work};
+use crate::weights::TensorWeights;
 use crate::{Job, Result};
 
-/// One task a tensor, in output order.
+/// One task a tensor, in output order; `weights` are those of the tensors of `source`.
 pub(crate) fn make_tasks<'a>(
     source: &'a dyn Source,
     plan: &'a Plan,
     registry: &'a Registry,
-    importance: &'a Importance,
+    calibration: &'a Calibration,
+    weights: &'a [TensorWeights<'a>],
 ) -> Result<Vec<TensorTask<'a>>> {
     let task = |(index, planned): (usize, &'a aq_core::PlannedTensor)| {
         let original = &source.tensors()[index];
@@ -23,12 +25,12 @@ pub(crate) fn make_tasks<'a>(
         let work = match &planned.decision {
             Decision::Keep { .. } => Work::Copy,
             Decision::Quantize(layer) => {
-                let importance = importance.of(planned.info.name());
+                let samples = calibration.of(planned.info.name());
                 Work::Quantize(Layer::new(
                     strategy(registry, &layer.method)?,
                     layer,
-                    &planned.info,
-                    importance,
+                    &weights[index],
+                    samples,
                 ))
             }
         };
@@ -55,11 +57,11 @@ pub(crate) fn plan_budget(tasks: &[TensorTask<'_>], job: &Job, limit: u64) -> Re
 fn task_need(task: &TensorTask<'_>, block: u64) -> Need {
     let (info, encoding) = (&task.stored.info, &task.stored.encoding);
     let (rows, cols) = (aq_core::slab_range(info, encoding, 0).1, encoding.cols(info));
-    let whole = aq_codec::encoded_bytes(info, encoding) as f64;
-    let slab = (whole * rows as f64 / encoding.rows(info).max(1) as f64).ceil() as u64;
+    let lengths = aq_codec::part_lengths(info, encoding, rows);
+    let slab = lengths.map_or(u64::MAX, |l| l.limits().iter().fold(0, |sum: u64, n| sum.saturating_add(*n)));
     let worker = match encoding {
         Encoding::Raw => 1 << 20,
-        Encoding::Affine(_) => {
+        _ => {
             let row_bytes = cols * info.dtype().size() as u64;
             let weights = block.max(row_bytes) / info.dtype().size() as u64;
             block.max(row_bytes) + weights * 8 + cols * 10

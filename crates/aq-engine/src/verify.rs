@@ -8,7 +8,7 @@ use aq_io::{Access, Source};
 use rayon::prelude::*;
 
 use crate::blocks::TensorQuality;
-use crate::compare::compare_tensor;
+use crate::compare::Pair;
 use crate::slab::TensorTask;
 use crate::{EngineError, Result};
 
@@ -86,12 +86,14 @@ pub(crate) fn measure_parts(
         let written = aq_io::open(part, Access::Positioned)?;
         for index in 0..written.tensors().len() {
             let Some(task) = tasks.get(quality.len()) else { break };
-            let comparison = match task.stored.encoding {
-                Encoding::Raw => aq_kernels::metric::Comparison::default(),
-                Encoding::Affine(_) => compare_tensor(task.source, task.index, &*written, index, cancel)?,
-            };
-            let bytes = written.stored_bytes(index);
-            quality.push(TensorQuality { comparison, bytes, non_finite: false });
+            let mut measured =
+                TensorQuality { bytes: written.stored_bytes(index), ..TensorQuality::default() };
+            if task.stored.encoding != Encoding::Raw {
+                let pair = Pair { a: task.source, i: task.index, b: &*written, j: index };
+                let of_both = pair.compare(&task.held_out()?, cancel)?;
+                (measured.comparison, measured.output) = (of_both.comparison, of_both.output);
+            }
+            quality.push(measured);
         }
     }
     Ok(quality)

@@ -1,7 +1,7 @@
 //! Reads weights as f32 from any source.
 
 use aq_codec::ReadScratch;
-use aq_core::{DType, Encoding, RowData};
+use aq_core::{DType, Encoding, LayerWeights, RowData, StrategyError, TensorInfo};
 use aq_io::Source;
 
 use crate::{EngineError, Result};
@@ -28,7 +28,7 @@ impl WeightReader {
         self.weights.resize(count, 0.0);
         match source.tensors()[index].encoding {
             Encoding::Raw => self.read_raw(source, index, start, count)?,
-            Encoding::Affine(_) => self.read_encoded(source, index, start, count)?,
+            _ => self.read_encoded(source, index, start, count)?,
         }
         Ok(&self.weights)
     }
@@ -113,6 +113,40 @@ impl WeightReader {
             self.weights[out..out + n].copy_from_slice(&self.decoded[skip..skip + n]);
             at += n as u64;
         }
+        Ok(())
+    }
+}
+
+/// The weights of one tensor, for a strategy that looks at some of them before the rest.
+pub(crate) struct TensorWeights<'a> {
+    source: &'a dyn Source,
+    index: usize,
+}
+
+impl<'a> TensorWeights<'a> {
+    pub(crate) fn new(source: &'a dyn Source, index: usize) -> Self {
+        Self { source, index }
+    }
+
+    pub(crate) fn info(&self) -> &'a TensorInfo {
+        &self.source.tensors()[self.index].info
+    }
+}
+
+impl LayerWeights for TensorWeights<'_> {
+    fn read_row(&self, row: u64, out: &mut Vec<f32>) -> Result<(), StrategyError> {
+        let fault = |reason: String| StrategyError::Read { tensor: self.info().name().to_string(), reason };
+        let cols = self.info().cols();
+        let mut reader = WeightReader::default();
+        let read = reader.read(self.source, self.index, row * cols, cols as usize);
+        let weights = read.map_err(|e| fault(e.to_string()))?;
+        if let Some(col) = aq_kernels::metric::first_non_finite(weights) {
+            return Err(fault(format!(
+                "holds NaN or an infinite value at row {row}, column {col}; only finite weights can be quantized"
+            )));
+        }
+        out.clear();
+        out.extend_from_slice(weights);
         Ok(())
     }
 }

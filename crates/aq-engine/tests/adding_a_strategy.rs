@@ -129,7 +129,8 @@ fn the_example_quantizes_a_model() {
     assert_eq!(report.quantized().count(), 25);
     assert!(report.global().cosine() > 0.98, "{}", report.global().cosine());
 
-    let comparison = aq_engine::compare(&model, &output, &AtomicBool::new(false)).expect("both can be read");
+    let comparison =
+        aq_engine::compare(&model, &output, None, &AtomicBool::new(false)).expect("both can be read");
     let (global, _) = comparison.global();
     assert!((global.cosine() - report.global().cosine()).abs() < 1e-12);
     let inspected = aq_engine::inspect_json(&*aq_engine::inspect(&output).expect("it opens"));

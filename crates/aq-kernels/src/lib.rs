@@ -12,6 +12,7 @@
 //! - [`pack`]: codes of 2 to 8 bits to dense bytes and back;
 //! - [`float16`]: half precision and bfloat16 to `f32` and back;
 //! - [`metric`]: dot products, errors and comparisons, accumulated in `f64`;
+//! - [`output`]: the outputs of a layer before and after quantization;
 //! - [`level`] and [`levels`]: which instruction set is in use, and which there are.
 //!
 //! ```
@@ -40,6 +41,7 @@ pub mod hadamard;
 mod isa;
 mod lanes;
 pub mod metric;
+pub mod output;
 pub mod pack;
 pub mod product;
 #[doc(hidden)]

@@ -49,7 +49,7 @@ pub(crate) fn is_restored(excess: f64, norm: f64) -> bool {
 /// slope by more than a step in the scale does. The groups are visited in order until the slope is right.
 /// `scratch.decoded` is the decoded row and is overwritten.
 pub(crate) fn restore_slope(kind: GridKind, group: usize, scratch: &mut Scratch) {
-    let Scratch { row, decoded, codes, scales, offsets } = scratch;
+    let Scratch { row, decoded, codes, scales, offsets, .. } = scratch;
     let norm = sum_squares(row);
     let mut excess = dot(row, decoded) - norm;
     let grids = scales.iter_mut().zip(offsets);

@@ -11,15 +11,10 @@
 //! ```
 //! use aq_core::*;
 //! let info = TensorInfo::new("w", vec![1, 4], DType::F32)?;
-//! let plan = LayerPlan {
-//!     method: StrategyId::new("minmax"),
-//!     bits: BitWidth::new(2)?,
-//!     group_size: GroupSize::ROW,
-//!     gain: false,
-//! };
+//! let plan = LayerPlan { gain: false, ..LayerPlan::new("minmax", BitWidth::new(2)?, GroupSize::ROW) };
 //! let strategies = aq_spatial::strategies();
 //! let strategy = strategies.iter().find(|s| s.id() == plan.method).expect("it is registered");
-//! let layer = LayerInputs { info: &info, stats: LayerStats::default() };
+//! let layer = LayerInputs::new(&info);
 //!
 //! let rows = Rows { data: RowData::F32(&[-1.0, 0.1, 1.1, 2.0]), cols: 4, first_row: 0 };
 //! let mut out = EncodedRows::default();

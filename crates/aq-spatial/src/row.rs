@@ -98,7 +98,7 @@ impl<M: Method> RowEncoder<'_, M> {
 
     /// Rounds the grids to what is stored and chooses the codes.
     fn settle(&self, scratch: &mut Scratch, exponent: i32) {
-        let Scratch { row, decoded, codes, scales, offsets } = scratch;
+        let Scratch { row, decoded, codes, scales, offsets, .. } = scratch;
         let size = self.encoding.group_size.weights(row.len());
         let grids = scales.iter_mut().zip(offsets);
         let room = codes.chunks_mut(size).zip(decoded.chunks_mut(size));

@@ -7,7 +7,7 @@ use crate::output;
 use crate::signals::Signals;
 
 pub(crate) fn run(args: &CompareArgs, signals: &Signals) -> Result<()> {
-    let comparison = compare(&args.original, &args.quantized, &signals.cancel)?;
+    let comparison = compare(&args.original, &args.quantized, args.calibration.as_deref(), &signals.cancel)?;
     if args.json {
         output::json(&comparison.json());
         return Ok(());
@@ -23,10 +23,11 @@ pub(crate) fn run(args: &CompareArgs, signals: &Signals) -> Result<()> {
                 format!("{:.6}", t.comparison.cosine()),
                 format!("{:.4e}", t.comparison.relative_mse()),
                 format!("{:.4e}", t.comparison.max_abs),
+                t.output_error().map_or_else(|| "-".into(), |e| format!("{e:.4e}")),
             ]
         })
         .collect();
-    output::table(&["tensor", "shape", "cosine", "rel. MSE", "max |error|"], &rows);
+    output::table(&["tensor", "shape", "cosine", "rel. MSE", "max |error|", "output error"], &rows);
     let (global, params) = comparison.global();
     output::line(&format!(
         "all quantized weights ({:.1} M): cosine {:.6}, relative MSE {:.4e}; file {:.3} bits per weight",

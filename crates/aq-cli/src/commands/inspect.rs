@@ -19,7 +19,11 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
         bytes += source.stored_bytes(i);
         let how = match t.encoding {
             Encoding::Raw => t.info.dtype().name().to_string(),
-            Encoding::Affine(e) => format!("affine {} bits, group {}", e.bits, e.group_size),
+            encoding => match encoding.bits_and_group() {
+                (Some(bits), Some(group)) => format!("{} {bits} bits, group {group}", encoding.codec()),
+                (Some(bits), None) => format!("{} {bits} bits", encoding.codec()),
+                _ => encoding.codec().to_string(),
+            },
         };
         let size = format_size(source.stored_bytes(i));
         rows.push(vec![t.info.name().to_string(), format!("{:?}", t.info.shape()), how, size]);

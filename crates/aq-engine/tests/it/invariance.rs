@@ -64,7 +64,7 @@ fn the_report_says_what_a_comparison_of_the_file_says() {
         let report = quantize(options).expect("quantizes");
         let (model, output) = (fixture.path("model.safetensors"), fixture.path("out.parquet"));
         let compared =
-            aq_engine::compare(&model, &output, &AtomicBool::new(false)).expect("both can be read");
+            aq_engine::compare(&model, &output, None, &AtomicBool::new(false)).expect("both can be read");
         for tensor in report.quantized() {
             let name = tensor.stored.info.name();
             let other = compared.tensors.iter().find(|t| t.stored.info.name() == name).expect(name);

@@ -42,7 +42,7 @@ pub(super) fn pull(
     }
     let expected = part_lengths(stored, rows.1).ok_or_else(|| fault("too large".into()))?;
     let lengths = [got.codes.len(), got.scales.len(), got.offsets.len(), got.extra.len()].map(|n| n as u64);
-    if lengths[..3] != expected[..3] || ![0, expected[3]].contains(&lengths[3]) {
+    if !expected.fit(lengths) {
         return Err(fault(format!(
             "slab at row {} has parts of {lengths:?} bytes, expected {expected:?}",
             rows.0

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use aq_core::{
-    AffineEncoding, BitWidth, DType, Encoding, GroupSize, MAX_ROW_WEIGHTS, OffsetKind, StoredTensor,
-    TensorInfo, slab_range,
+    AffineEncoding, BitWidth, CodebookEncoding, DType, Encoding, GroupSize, MAX_ROW_WEIGHTS, OffsetKind,
+    StoredTensor, TensorInfo, TrellisEncoding, slab_range,
 };
 
 use super::schema::part_lengths;
@@ -52,28 +52,13 @@ impl Row {
         let shape = shape.ok_or_else(|| fault(format!("negative dimension in shape {:?}", self.shape)))?;
         let info = TensorInfo::new(self.tensor, shape, dtype)
             .map_err(|e| IoError::malformed(path, e.to_string()))?;
-        let encoding = match (self.codec.as_str(), self.bits, self.group_size) {
-            ("raw", bits, 0) if bits == dtype.size() as i64 * 8 => Encoding::Raw,
-            ("affine", bits, group_size) => {
-                let bits = u8::try_from(bits).ok().and_then(|b| BitWidth::new(b).ok());
-                let group_size = u32::try_from(group_size).ok().and_then(|g| GroupSize::new(g).ok());
-                let (Some(bits), Some(group_size)) = (bits, group_size) else {
-                    return Err(fault(format!(
-                        "no affine codec of {} bits, groups of {}",
-                        self.bits, self.group_size
-                    )));
-                };
-                if info.cols() > MAX_ROW_WEIGHTS {
-                    return Err(fault(format!("rows of {} weights are too long", info.cols())));
-                }
-                Encoding::Affine(AffineEncoding { bits, group_size, offset: OffsetKind::F16 })
-            }
-            (codec, bits, group_size) => {
-                return Err(fault(format!(
-                    "unknown codec {codec:?} with bits {bits}, group size {group_size}"
-                )));
-            }
-        };
+        let encoding = encoding(&self.codec, self.bits, self.group_size, dtype).ok_or_else(|| {
+            let (codec, bits, group_size) = (&self.codec, self.bits, self.group_size);
+            fault(format!("unknown codec {codec:?} with bits {bits}, group size {group_size}"))
+        })?;
+        if encoding != Encoding::Raw && info.cols() > MAX_ROW_WEIGHTS {
+            return Err(fault(format!("rows of {} weights are too long", info.cols())));
+        }
         let range = (u64::try_from(self.row_start), u64::try_from(self.row_count));
         let (Ok(start), Ok(count)) = range else {
             return Err(fault(format!("negative rows: {} from {}", self.row_count, self.row_start)));
@@ -84,8 +69,28 @@ impl Row {
         }
         let stored = StoredTensor { info, encoding };
         // The offset kinds differ in length; f16 is the longer one for every width.
-        let limits = part_lengths(&stored, count).ok_or_else(|| fault("sizes overflow".into()))?;
+        let limits = part_lengths(&stored, count).ok_or_else(|| fault("sizes overflow".into()))?.limits();
         Ok(CheckedRow { stored, start, count, xxh3: self.xxh3, limits })
+    }
+}
+
+/// The encoding that the columns name; affine offsets are taken as f16.
+fn encoding(codec: &str, bits: i64, group_size: i64, dtype: DType) -> Option<Encoding> {
+    if codec == "raw" {
+        return (bits == dtype.size() as i64 * 8 && group_size == 0).then_some(Encoding::Raw);
+    }
+    if codec == "entropy" {
+        return (bits == 0 && group_size == 0).then_some(Encoding::Entropy);
+    }
+    let bits = BitWidth::new(u8::try_from(bits).ok()?).ok()?;
+    let group_size = GroupSize::new(u32::try_from(group_size).ok()?).ok()?;
+    match codec {
+        "affine" => Some(Encoding::Affine(AffineEncoding { bits, group_size, offset: OffsetKind::F16 })),
+        "codebook" if bits.get() <= 4 => Some(Encoding::Codebook(CodebookEncoding { bits, group_size })),
+        "trellis" if bits.get() <= 4 && group_size == GroupSize::ROW => {
+            Some(Encoding::Trellis(TrellisEncoding { bits }))
+        }
+        _ => None,
     }
 }
 
@@ -121,15 +126,13 @@ impl<'p> Rows<'p> {
         let name = row.stored.info.name().to_owned();
         let fault = |reason: String| IoError::tensor(self.path, &name, reason);
         let lengths = parts.map(|p| p.len);
-        let fits = |expected: [u64; 4]| {
-            lengths[..3] == expected[..3] && (lengths[3] == 0 || lengths[3] == expected[3])
-        };
-        if !fits(row.limits) {
+        let fits =
+            |stored: &StoredTensor| part_lengths(stored, row.count).is_some_and(|due| due.fit(lengths));
+        if !fits(&row.stored) {
             if let Encoding::Affine(affine) = &mut row.stored.encoding {
                 affine.offset = OffsetKind::ZeroPoint;
             }
-            let expected = part_lengths(&row.stored, row.count).unwrap_or(row.limits);
-            if !fits(expected) {
+            if !fits(&row.stored) {
                 return Err(fault(format!(
                     "row {}: columns codes, scales, offsets, extra have {lengths:?} bytes, but its shape {:?} asks for {:?}",
                     row.start,
@@ -161,7 +164,7 @@ impl<'p> Rows<'p> {
         let range = (row.start, row.count);
         let cut = match row.stored.encoding {
             Encoding::Raw => row.start == self.seen && (row.count > 0 || row.stored.info.elements() == 0),
-            Encoding::Affine(_) => range == slab_range(&row.stored.info, &row.stored.encoding, index),
+            _ => range == slab_range(&row.stored.info, &row.stored.encoding, index),
         };
         if !cut {
             return Err(fault(format!(

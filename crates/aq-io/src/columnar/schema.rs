@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use aq_core::{Encoding, OffsetKind, StoredTensor, slab_count, slab_range};
+use aq_codec::PartLengths;
+use aq_core::{BitWidth, Encoding, StoredTensor, slab_count, slab_range};
 use arrow2::datatypes::{DataType, Field, Schema};
 use arrow2::io::ipc::write::{default_ipc_fields, schema_to_bytes};
 
@@ -90,10 +91,11 @@ pub(super) fn encoded_schema() -> String {
 
 /// Bits and group size as the columns have them.
 pub(super) fn numbers(tensor: &StoredTensor) -> (u8, i32) {
-    match tensor.encoding {
-        Encoding::Raw => ((tensor.info.dtype().size() * 8) as u8, 0),
-        Encoding::Affine(a) => (a.bits.get(), a.group_size.get() as i32),
+    if tensor.encoding == Encoding::Raw {
+        return ((tensor.info.dtype().size() * 8) as u8, 0);
     }
+    let (bits, group_size) = tensor.encoding.bits_and_group();
+    (bits.map_or(0, BitWidth::get), group_size.map_or(0, |g| g.get() as i32))
 }
 
 /// The key-values of a file: those given, and the version if it is not among them.
@@ -116,21 +118,9 @@ pub(super) fn check_version(path: &Path, metadata: &BTreeMap<String, String>) ->
     }
 }
 
-/// Bytes of codes, scales and offsets of `rows` rows, and of `extra` when it is not empty. `None` when they pass 64 bits.
-pub(super) fn part_lengths(tensor: &StoredTensor, rows: u64) -> Option<[u64; 4]> {
-    let (codes, scales, offsets, extra) = match tensor.encoding {
-        Encoding::Raw => (tensor.info.dtype().size() as u64, 0, 0, 0),
-        Encoding::Affine(a) => {
-            let cols = usize::try_from(tensor.info.cols()).ok()?;
-            let groups = a.group_size.groups(cols);
-            let offsets = match a.offset {
-                OffsetKind::F16 => groups.checked_mul(2)?,
-                OffsetKind::ZeroPoint => a.bits.packed_len(groups),
-            };
-            (a.bits.packed_len(cols) as u64, groups.checked_mul(2)? as u64, offsets as u64, 1)
-        }
-    };
-    Some([codes.checked_mul(rows)?, scales.checked_mul(rows)?, offsets.checked_mul(rows)?, extra * rows])
+/// Lengths of the parts of `rows` rows. `None` when they pass 64 bits.
+pub(super) fn part_lengths(tensor: &StoredTensor, rows: u64) -> Option<PartLengths> {
+    aq_codec::part_lengths(&tensor.info, &tensor.encoding, rows)
 }
 
 /// First row and number of rows of each slab of the tensors in `group`, with the tensor's index.
@@ -151,7 +141,8 @@ pub(super) fn groups(tensors: &[StoredTensor]) -> Vec<Range<usize>> {
     let (mut groups, mut start, mut shared) = (Vec::new(), 0, 0u64);
     for (i, tensor) in tensors.iter().enumerate() {
         let lengths = part_lengths(tensor, tensor.encoding.rows(&tensor.info));
-        let payload = lengths.map_or(u64::MAX, |[codes, scales, offsets, _]| {
+        let payload = lengths.map_or(u64::MAX, |lengths| {
+            let [codes, scales, offsets, _] = lengths.limits();
             codes.saturating_add(scales).saturating_add(offsets)
         });
         if payload >= SMALL_TENSOR {

@@ -66,10 +66,11 @@ fn inputs_that_do_not_fit_are_refused() {
     let (info, strategy) = (case.info(8), strategy("ls"));
     let length = |what, got, expected| StrategyError::InputLength { what, tensor: "w".into(), got, expected };
 
-    let layer = LayerInputs { info: &info, stats: LayerStats { importance: Some(&[1.0; 3]) } };
+    let stats = LayerStats { importance: Some(&[1.0; 3]), inputs: None };
+    let layer = LayerInputs { stats, ..LayerInputs::new(&info) };
     assert_eq!(strategy.prepare(&layer, &case.plan()).err(), Some(length("importance", 3, 4)));
 
-    let layer = LayerInputs { info: &info, stats: LayerStats::default() };
+    let layer = LayerInputs::new(&info);
     let quantizer = strategy.prepare(&layer, &case.plan()).expect("inputs that fit");
     let mut out = EncodedRows::default();
     let mut quantize = |weights: &[f32], cols| {
@@ -94,7 +95,7 @@ fn only_weights_are_supported() {
     ] {
         for strategy in aq_spatial::strategies() {
             assert_eq!(strategy.supports(&info), good, "{info:?}");
-            let layer = LayerInputs { info: &info, stats: LayerStats::default() };
+            let layer = LayerInputs::new(&info);
             let refused = strategy.prepare(&layer, &plan).err();
             assert_eq!(matches!(refused, Some(StrategyError::Unsupported { .. })), !good);
         }
@@ -107,7 +108,7 @@ fn a_warm_scratch_does_not_grow() {
     for case in cases(640) {
         let info = case.info(weights.len());
         let strategy = strategy(case.method);
-        let layer = LayerInputs { info: &info, stats: LayerStats::default() };
+        let layer = LayerInputs::new(&info);
         let quantizer = strategy.prepare(&layer, &case.plan()).expect("inputs that fit");
         let (mut scratch, mut out) = (Scratch::default(), EncodedRows::default());
         let rows = Rows { data: RowData::F32(&weights), cols: 640, first_row: 0 };

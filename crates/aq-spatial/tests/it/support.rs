@@ -24,12 +24,9 @@ pub(crate) struct Case {
 
 impl Case {
     pub(crate) fn plan(&self) -> LayerPlan {
-        LayerPlan {
-            method: aq_core::StrategyId::new(self.method),
-            bits: BitWidth::new(self.bits).expect("a valid width"),
-            group_size: GroupSize::new(self.group).expect("a valid size"),
-            gain: self.gain,
-        }
+        let bits = BitWidth::new(self.bits).expect("a valid width");
+        let group_size = GroupSize::new(self.group).expect("a valid size");
+        LayerPlan { gain: self.gain, ..LayerPlan::new(self.method, bits, group_size) }
     }
 
     pub(crate) fn info(&self, weights: usize) -> TensorInfo {
@@ -45,7 +42,7 @@ impl Case {
     pub(crate) fn encode(&self, blocks: &[RowData<'_>], importance: Option<&[f32]>) -> EncodedRows {
         let info = self.info(blocks.iter().map(RowData::len).sum());
         let strategy = strategy(self.method);
-        let layer = LayerInputs { info: &info, stats: LayerStats { importance } };
+        let layer = LayerInputs { stats: LayerStats { importance, inputs: None }, ..LayerInputs::new(&info) };
         let quantizer = strategy.prepare(&layer, &self.plan()).expect("inputs that fit");
         let (mut scratch, mut out) = (Scratch::default(), EncodedRows::default());
         for &data in blocks {

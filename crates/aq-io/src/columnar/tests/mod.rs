@@ -55,7 +55,7 @@ impl SlabStream for Made<'_> {
 /// The slab that [`Made`] gives.
 pub(super) fn made(stored: &StoredTensor, tensor: usize, slab: u64, mut rows: EncodedRows) -> EncodedSlab {
     let (row_start, row_count) = slab_range(&stored.info, &stored.encoding, slab);
-    let [codes, scales, offsets, extra] = part_lengths(stored, row_count).expect("small");
+    let [codes, scales, offsets, extra] = part_lengths(stored, row_count).expect("small").limits();
     let extra = if (tensor as u64 + slab).is_multiple_of(2) { extra } else { 0 };
     rows.clear();
     let mut state = ((tensor as u64) << 32 | slab).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
