@@ -1,7 +1,7 @@
 //! Kernels of ArrowQuant: slices in, slices out, the fastest instruction set of the machine chosen at run time.
 //!
-//! Nothing here knows layers, plans or files, and nothing allocates. Lengths are asserted once at the edge; there are
-//! no errors. Every kernel gives the same bits on every machine and at every SIMD level (`docs/numerics.md`), so what
+//! Nothing here knows layers, plans or files, and nothing allocates. Lengths are asserted once at the edge; the only
+//! error is a matrix that has no Cholesky factor. Every kernel gives the same bits on every machine and at every SIMD level (`docs/numerics.md`), so what
 //! is stored never depends on where it was computed.
 //!
 //! - [`affine`]: codes from weights and back, given scale and offset;
@@ -9,6 +9,8 @@
 //! - [`product`]: products of a packed matrix with activations;
 //! - [`hadamard`]: the block Hadamard transform;
 //! - [`search`]: the scale and offset of a group by least squares;
+//! - [`gram`] and [`cholesky`]: Hessians of layer inputs and the factor of their inverse;
+//! - [`feedback`]: rounding a row with error feedback;
 //! - [`pack`]: codes of 2 to 8 bits to dense bytes and back;
 //! - [`float16`]: half precision and bfloat16 to `f32` and back;
 //! - [`metric`]: dot products, errors and comparisons, accumulated in `f64`;
@@ -33,10 +35,13 @@
 #![deny(unsafe_code)]
 
 pub mod affine;
+pub mod cholesky;
 pub mod decode;
 mod dispatch;
 pub mod encode;
+pub mod feedback;
 pub mod float16;
+pub mod gram;
 pub mod hadamard;
 mod isa;
 mod lanes;
@@ -47,6 +52,7 @@ pub mod product;
 #[doc(hidden)]
 pub mod reference;
 pub mod search;
+mod tile;
 mod weights;
 
 #[doc(hidden)]

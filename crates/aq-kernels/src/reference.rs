@@ -1,12 +1,16 @@
 //! A plain twin of every kernel, written to be seen right rather than to be fast. Tests and benchmarks compare with it.
 #![allow(missing_docs, reason = "each function is documented at the kernel of its name")]
 
+mod hessian;
+
 use half::{bf16, f16};
 
 use crate::lanes::LANES;
 use crate::metric::Comparison;
 use crate::product::{Matrix, MatrixOffsets, TokenI8};
 use crate::search::{BLOCK, Clip, Grid, REFITS, Range, Sums, in_order};
+
+pub use hessian::*;
 
 pub fn min_max(x: &[f32]) -> (f32, f32) {
     let low = x.iter().fold(f32::INFINITY, |a, &v| a.min(v));

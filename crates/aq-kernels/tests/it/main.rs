@@ -2,8 +2,10 @@
 
 mod conversions;
 mod exact;
+mod feedback;
 mod fused;
 mod golden;
+mod hessian;
 mod products;
 mod properties;
 mod tester;
