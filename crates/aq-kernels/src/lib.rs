@@ -7,6 +7,7 @@
 //! - [`affine`]: codes from weights and back, given scale and offset;
 //! - [`encode`] and [`decode`]: weights of any type to packed codes, back, and both compared, each in one pass;
 //! - [`product`]: products of a packed matrix with activations;
+//! - [`rans`]: entropy coding of symbols, and weights from decoded symbols;
 //! - [`hadamard`]: the block Hadamard transform;
 //! - [`search`]: the scale and offset of a group by least squares;
 //! - [`gram`] and [`cholesky`]: Hessians of layer inputs and the factor of their inverse;
@@ -49,6 +50,7 @@ pub mod metric;
 pub mod output;
 pub mod pack;
 pub mod product;
+pub mod rans;
 #[doc(hidden)]
 pub mod reference;
 pub mod search;

@@ -8,4 +8,5 @@ mod golden;
 mod hessian;
 mod products;
 mod properties;
+mod rans;
 mod tester;
