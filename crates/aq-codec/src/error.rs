@@ -34,6 +34,12 @@ pub enum CodecError {
     /// A codec that cannot be read.
     #[error("codec {0} is not supported")]
     Unsupported(&'static str),
+    /// A part of entropy-coded rows that no encoder wrote.
+    #[error("{part} are damaged: they do not decode to the rows they should hold")]
+    Damaged {
+        /// Which part: `codes` or `offsets`.
+        part: &'static str,
+    },
     /// An element type that has no conversion to or from `f32`.
     #[error("elements of type {0} have no conversion")]
     ElementType(DType),

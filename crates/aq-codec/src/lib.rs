@@ -12,6 +12,7 @@ mod affine;
 mod affine_read;
 mod codec;
 mod element;
+pub mod entropy;
 mod error;
 mod float8;
 

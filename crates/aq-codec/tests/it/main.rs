@@ -3,3 +3,4 @@
 mod affine;
 mod damage;
 mod element;
+mod entropy;

@@ -1,0 +1,324 @@
+//! What is encoded by the entropy codec comes back, takes about its entropy, and always in the same bytes.
+
+use aq_codec::CodecError;
+use aq_codec::entropy::{
+    Centroids, ColumnSteps, DecodeScratch, EncodeScratch, SlabCodes, check_parts, decode_rows, encode_slab,
+    estimated_bytes, step,
+};
+use aq_core::EncodedRows;
+use half::f16;
+use proptest::prelude::*;
+
+/// A small generator, so that a case is a few numbers.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        self.0 >> 33
+    }
+
+    /// About normal: a sum of 12 uniform numbers.
+    pub(crate) fn normal(&mut self) -> f64 {
+        (0..12).map(|_| self.next() as f64 / (1_u64 << 31) as f64).sum::<f64>() - 6.0
+    }
+
+    /// About Student-t with 5 degrees of freedom.
+    pub(crate) fn student(&mut self) -> f64 {
+        let squares: f64 = (0..5).map(|_| self.normal().powi(2)).sum();
+        self.normal() / (squares / 5.0).sqrt()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Case {
+    pub(crate) codes: Vec<i32>,
+    pub(crate) cols: usize,
+    pub(crate) steps: Option<Vec<i8>>,
+    pub(crate) scales: Vec<f16>,
+    pub(crate) exponents: Vec<i8>,
+}
+
+impl Case {
+    pub(crate) fn new(rows: usize, cols: usize, steps: Option<Vec<i8>>, codes: Vec<i32>) -> Self {
+        let scales = (0..rows).map(|i| f16::from_f32(0.01 + i as f32 / 64.0)).collect();
+        Self { codes, cols, steps, scales, exponents: vec![0; rows] }
+    }
+
+    /// Normal codes of this spread, larger in later columns by up to `growth` octaves; one in `rare` is huge.
+    pub(crate) fn normal(rows: usize, cols: usize, spread: f64, growth: f64, rare: u64, seed: u64) -> Self {
+        let mut random = Random(seed);
+        let codes = (0..rows * cols).map(|i| {
+            let spread = spread * (growth * (i % cols) as f64 / cols as f64).exp2();
+            let far = if random.next() % rare == 0 { 1e7 } else { 1.0 };
+            (random.normal() * spread * far).round() as i32
+        });
+        let codes = codes.collect();
+        let steps = (growth != 0.0)
+            .then(|| (0..cols).map(|j| (-4.0 * growth * j as f64 / cols as f64) as i8).collect());
+        Self::new(rows, cols, steps, codes)
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.scales.len()
+    }
+
+    pub(crate) fn slab(&self) -> SlabCodes<'_> {
+        let steps = self.steps.as_deref().map_or(ColumnSteps::Equal, ColumnSteps::Quarters);
+        SlabCodes { codes: &self.codes, cols: self.cols, steps }
+    }
+
+    pub(crate) fn encode(&self, centroids: Centroids<'_>) -> EncodedRows {
+        let mut out = EncodedRows::default();
+        encode_slab(
+            self.slab(),
+            &self.scales,
+            &self.exponents,
+            centroids,
+            &mut EncodeScratch::default(),
+            &mut out,
+        );
+        out
+    }
+
+    /// The weights by the formula, the same deltas in each class.
+    fn weights(&self, deltas: [i8; 3]) -> Vec<f32> {
+        let weight = |i: usize| {
+            let (code, row, col) = (self.codes[i], i / self.cols, i % self.cols);
+            let size = code.unsigned_abs();
+            let delta = if size == 0 { 0.0 } else { f32::from(deltas[size.min(3) as usize - 1]) / 256.0 };
+            let step = self.steps.as_ref().map_or(1.0, |s| step(s[col]));
+            let value = code as f32 - delta * code.signum() as f32;
+            value * step * self.scales[row].to_f32() * aq_codec::power_of_two(self.exponents[row])
+        };
+        (0..self.codes.len()).map(weight).collect()
+    }
+
+    /// Bits of the codes if a code cost what its share in the whole slab says.
+    fn entropy(&self) -> f64 {
+        let mut counts = std::collections::HashMap::new();
+        self.codes.iter().for_each(|c| *counts.entry(c).or_insert(0_u64) += 1);
+        let n = self.codes.len() as f64;
+        counts.values().map(|&c| -(c as f64) * (c as f64 / n).log2()).sum()
+    }
+}
+
+/// Decodes all rows at once, each row alone, and a few runs.
+fn check_rows(case: &Case, encoded: &EncodedRows, want: &[f32]) {
+    let (rows, cols) = (case.rows(), case.cols);
+    assert_eq!(check_parts(encoded.parts(), cols, rows as u64), Ok(()));
+    let mut scratch = DecodeScratch::default();
+    let step = (rows / 7).max(1);
+    let runs = [(0, rows), (rows / 2, rows - rows / 2), (rows / 3, rows / 3)];
+    for (first, count) in runs.into_iter().chain((0..rows).step_by(step).map(|i| (i, 1))) {
+        let mut out = vec![f32::NAN; count * cols];
+        decode_rows(encoded.parts(), cols, rows as u64, first, count, &mut scratch, &mut out)
+            .expect("whole parts");
+        let want = &want[first * cols..][..count * cols];
+        let wrong = out.iter().zip(want).position(|(a, b)| a.to_bits() != b.to_bits());
+        assert_eq!(
+            wrong,
+            None,
+            "rows {first}, {count}: {:?} {:?}",
+            wrong.map(|i| out[i]),
+            wrong.map(|i| want[i])
+        );
+    }
+}
+
+fn codes() -> impl Strategy<Value = i32> {
+    prop_oneof![8 => -3i32..4, 2 => -200i32..200, 1 => any::<i32>()]
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    (0usize..70, 0usize..40, any::<bool>(), any::<bool>()).prop_flat_map(|(cols, rows, steps, exponents)| {
+        let steps = prop::collection::vec(if steps { i8::MIN..=i8::MAX } else { 0..=3 }, cols);
+        let exponents = prop::collection::vec(if exponents { -20i8..=20 } else { 0..=0 }, rows);
+        let scales = prop::collection::vec((0u16..0x7c00).prop_map(f16::from_bits), rows);
+        (prop::collection::vec(codes(), rows * cols), steps, scales, exponents).prop_map(
+            move |(codes, steps, scales, exponents)| Case {
+                codes,
+                cols,
+                steps: Some(steps),
+                scales,
+                exponents,
+            },
+        )
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_codes_come_back(case in cases(), deltas in prop::array::uniform3(any::<i8>())) {
+        check_rows(&case, &case.encode(Centroids::Same(deltas)), &case.weights(deltas));
+    }
+}
+
+#[test]
+fn codes_of_every_kind_come_back() {
+    let never = u64::MAX;
+    let cases = [
+        Case::normal(1, 5000, 1.0, 0.0, never, 1),
+        Case::normal(5000, 1, 2.0, 0.0, 900, 2),
+        Case::normal(300, 27, 0.2, 0.0, never, 3),
+        Case::normal(700, 300, 0.7, 3.0, 5000, 4),
+        Case::normal(700, 300, 40.0, 2.0, 5000, 5),
+        Case::normal(3, 200_000, 0.1, 0.0, never, 6),
+        Case::normal(40, 4000, 1000.0, 0.0, 100, 7),
+        Case::normal(2000, 100, 0.0, 0.0, never, 8),
+        Case::new(200, 900, None, vec![1000; 200 * 900]),
+        Case::new(2, 3, Some(vec![5, 5, 5]), vec![i32::MIN, i32::MAX, 0, -1, 1, i32::MIN]),
+        Case::new(4, 0, None, vec![]),
+        Case::new(0, 4, Some(vec![0, 1, 2, 3]), vec![]),
+    ];
+    for case in cases {
+        check_rows(&case, &case.encode(Centroids::Same([10, -3, 1])), &case.weights([10, -3, 1]));
+    }
+}
+
+#[test]
+fn scratch_buffers_leave_no_trace() {
+    let cases = [
+        Case::normal(700, 300, 2.0, 3.0, 500, 1),
+        Case::normal(40, 70, 300.0, 0.0, 50, 2),
+        Case::normal(3, 9, 1.0, 0.0, u64::MAX, 3),
+    ];
+    let (mut scratch, mut decoding) = (EncodeScratch::default(), DecodeScratch::default());
+    for case in cases.iter().chain(cases.iter().rev()) {
+        let mut out = EncodedRows::default();
+        estimated_bytes(case.slab(), &mut scratch);
+        encode_slab(
+            case.slab(),
+            &case.scales,
+            &case.exponents,
+            Centroids::Same([0; 3]),
+            &mut scratch,
+            &mut out,
+        );
+        assert_eq!(out, case.encode(Centroids::Same([0; 3])));
+        let mut weights = vec![0.0; case.codes.len()];
+        decode_rows(out.parts(), case.cols, case.rows() as u64, 0, case.rows(), &mut decoding, &mut weights)
+            .expect("whole parts");
+        assert_eq!(weights, case.weights([0; 3]));
+    }
+}
+
+#[test]
+fn bytes_are_close_to_the_entropy() {
+    // Bits, rows, cols, how far above the entropy in thousandths.
+    for (spread, rows, cols, most) in [
+        (0.92, 128, 128, 20),
+        (0.92, 384, 128, 10),
+        (0.6, 1024, 1024, 5),
+        (0.92, 1024, 1024, 4),
+        (3.8, 1024, 1024, 4),
+        (62.0, 1024, 1024, 4),
+    ] {
+        let case = Case::normal(rows, cols, spread, 0.0, u64::MAX, 7);
+        let encoded = case.encode(Centroids::Same([0; 3]));
+        let bits = 8.0 * (encoded.codes.len() + encoded.offsets.len()) as f64;
+        let excess = bits / case.entropy() - 1.0;
+        assert!(excess * 1000.0 < f64::from(most), "{spread}, {rows} x {cols}: {excess}");
+    }
+}
+
+#[test]
+fn unlike_columns_cost_their_own_entropy() {
+    let mixed = Case::normal(512, 256, 0.4, 4.0, u64::MAX, 3);
+    let own: f64 = (0..256)
+        .map(|j| {
+            Case::new(512, 1, None, mixed.codes.iter().skip(j).step_by(256).copied().collect()).entropy()
+        })
+        .sum();
+    let with_steps = mixed.encode(Centroids::Same([0; 3])).codes.len() as f64 * 8.0;
+    let without =
+        Case { steps: None, ..mixed.clone() }.encode(Centroids::Same([0; 3])).codes.len() as f64 * 8.0;
+    assert!(
+        own > mixed.entropy() * 0.7 && with_steps < own * 1.02 && without < own * 1.02,
+        "{own} {with_steps} {without}"
+    );
+}
+
+#[test]
+fn the_estimate_is_close() {
+    for (rows, cols, spread, growth, rare) in [
+        (128, 128, 0.9, 0.0, u64::MAX),
+        (96, 512, 0.5, 3.0, u64::MAX),
+        (1024, 700, 1.5, 0.0, 2000),
+        (300, 800, 80.0, 2.0, u64::MAX),
+        (64, 27, 0.01, 0.0, u64::MAX),
+    ] {
+        let case = Case::normal(rows, cols, spread, growth, rare, 11);
+        let estimate = estimated_bytes(case.slab(), &mut EncodeScratch::default()) as f64;
+        let bytes = case.encode(Centroids::Same([1; 3])).bytes() as f64;
+        assert!((estimate - bytes).abs() < 12.0 + bytes * 0.002, "{rows} x {cols}: {estimate} {bytes}");
+    }
+}
+
+#[test]
+fn centroids_lower_the_error() {
+    let (rows, cols) = (64, 200);
+    let mut random = Random(5);
+    let case = Case::new(rows, cols, None, vec![0; rows * cols]);
+    let weights: Vec<f32> =
+        (0..rows * cols).map(|i| random.normal() as f32 * case.scales[i / cols].to_f32()).collect();
+    let codes = weights
+        .iter()
+        .enumerate()
+        .map(|(i, w)| (w / case.scales[i / cols].to_f32()).round() as i32)
+        .collect();
+    let case = Case { codes, ..case };
+    let error = |centroids| {
+        let encoded = case.encode(centroids);
+        let mut out = vec![0.0; weights.len()];
+        let mut scratch = DecodeScratch::default();
+        decode_rows(encoded.parts(), cols, rows as u64, 0, rows, &mut scratch, &mut out)
+            .expect("whole parts");
+        weights.iter().zip(&out).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>()
+    };
+    let best = error(Centroids::Nearest(&weights));
+    assert!(best < 0.97 * error(Centroids::Same([0; 3])));
+    for other in [[20, 30, 40], [40, 20, 30], [30, 50, 60]] {
+        assert!(best <= error(Centroids::Same(other)) * 1.0001);
+    }
+}
+
+/// FNV-1a, 64 bits.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[test]
+fn the_bytes_never_change() {
+    let tiny =
+        Case::new(2, 3, Some(vec![0, 4, -4]), vec![0, -1, 2, 0, 0, 700]).encode(Centroids::Same([64, 0, 0]));
+    assert_eq!(tiny.offsets, [0u8; 0]);
+    let cases = [
+        Case::normal(96, 130, 0.9, 2.0, 3000, 1),
+        Case::normal(600, 400, 1.2, 3.0, 5000, 2),
+        Case::normal(100, 70, 90.0, 0.0, u64::MAX, 3),
+    ];
+    let hashes = cases.map(|case| {
+        let EncodedRows { codes, offsets, .. } = case.encode(Centroids::Same([5, 6, 7]));
+        (hash(&codes), hash(&offsets))
+    });
+    assert_eq!(hashes, [(0, 0); 3]);
+}
+
+#[test]
+fn errors_name_the_fact() {
+    let case = Case::normal(40, 50, 1.0, 0.0, u64::MAX, 1);
+    let encoded = case.encode(Centroids::Same([0; 3]));
+    let parts = encoded.parts();
+    let short = CodecError::PartLength { part: "scales", got: 80, expected: 82 };
+    assert_eq!(check_parts(parts, 50, 41), Err(short));
+    let mut scratch = DecodeScratch::default();
+    let mut decode =
+        |first, count, out: &mut [f32]| decode_rows(parts, 50, 40, first, count, &mut scratch, out);
+    assert_eq!(decode(0, 2, &mut [0.0; 99]), Err(CodecError::OutputLength { got: 99, expected: 100 }));
+    assert!(matches!(decode(39, 2, &mut [0.0; 100]), Err(CodecError::PartLength { part: "scales", .. })));
+    let damaged = CodecError::Damaged { part: "offsets" };
+    assert_eq!(damaged.to_string(), "offsets are damaged: they do not decode to the rows they should hold");
+    let cut = aq_core::SlabParts { offsets: &parts.offsets[..3], ..parts };
+    assert_eq!(check_parts(cut, 50, 40), Err(damaged));
+}
