@@ -3,7 +3,7 @@
 use aq_codec::encoded_bytes;
 use aq_core::{
     AffineEncoding, EncodedRows, Encoding, Estimate, LayerInputs, LayerPlan, MAX_ROW_WEIGHTS, OffsetKind,
-    RowData, RowQuantizer, Rows, Scratch, StrategyError, TensorInfo,
+    RowData, RowQuantizer, Rows, Scratch, StepDown, StrategyError, TensorInfo,
 };
 use aq_kernels::Weights;
 use aq_kernels::float16::{widen_bf16, widen_f16};
@@ -37,7 +37,7 @@ fn refusal(layer: &TensorInfo) -> Option<String> {
 }
 
 impl Grouped {
-    fn encoding(&self, plan: &LayerPlan) -> AffineEncoding {
+    pub(crate) fn encoding(&self, plan: &LayerPlan) -> AffineEncoding {
         AffineEncoding { bits: plan.bits, group_size: plan.group_size, offset: self.offset }
     }
 
@@ -51,22 +51,26 @@ impl Grouped {
         Estimate { encoding, bytes: encoded_bytes(layer, &encoding), relative_mse }
     }
 
-    /// Checks that the layer and its inputs fit together.
+    /// Checks that the layer is one to quantize, and its importance fits it.
+    pub(crate) fn check(&self, layer: &LayerInputs<'_>) -> Result<(), StrategyError> {
+        let tensor = layer.info.name();
+        if let Some(reason) = refusal(layer.info) {
+            return Err(StrategyError::Unsupported { strategy: self.id, tensor: tensor.into(), reason });
+        }
+        let Some(importance) = layer.stats.importance else { return Ok(()) };
+        expect_length("importance", tensor, importance.len(), layer.info.cols() as usize)
+    }
+
+    /// A layer whose groups are fitted by `method`.
     pub(crate) fn prepare<'a, M: Method>(
         &self,
         method: &'a M,
         layer: &LayerInputs<'a>,
         plan: &LayerPlan,
     ) -> Result<Box<dyn RowQuantizer + 'a>, StrategyError> {
-        let tensor = layer.info.name();
-        if let Some(reason) = refusal(layer.info) {
-            return Err(StrategyError::Unsupported { strategy: self.id, tensor: tensor.into(), reason });
-        }
-        let cols = layer.info.cols() as usize;
+        self.check(layer)?;
+        let (tensor, cols) = (layer.info.name(), layer.info.cols() as usize);
         let importance = layer.stats.importance;
-        if let Some(given) = importance {
-            expect_length("importance", tensor, given.len(), cols)?;
-        }
         let encoder = RowEncoder { method, encoding: self.encoding(plan), gain: plan.gain, importance };
         Ok(Box::new(GroupedRows { encoder, tensor, cols }))
     }
@@ -86,9 +90,7 @@ impl<M: Method> RowQuantizer for GroupedRows<'_, M> {
         scratch: &mut Scratch,
         out: &mut EncodedRows,
     ) -> Result<(), StrategyError> {
-        expect_length("a row", self.tensor, rows.cols, self.cols)?;
-        let count = rows.data.len() / self.cols;
-        expect_length("the rows", self.tensor, rows.data.len(), count * self.cols)?;
+        let count = count_rows(&rows, self.tensor, self.cols)?;
         scratch.row.resize(self.cols, 0.0);
         for row in 0..count {
             let weights = row_of(rows.data, row * self.cols, self.cols);
@@ -101,7 +103,15 @@ impl<M: Method> RowQuantizer for GroupedRows<'_, M> {
     }
 }
 
-fn row_of(data: RowData<'_>, start: usize, cols: usize) -> Weights<'_> {
+/// How many rows of `cols` weights there are.
+pub(crate) fn count_rows(rows: &Rows<'_>, tensor: &str, cols: usize) -> Result<usize, StrategyError> {
+    expect_length("a row", tensor, rows.cols, cols)?;
+    let count = rows.data.len() / cols;
+    expect_length("the rows", tensor, rows.data.len(), count * cols)?;
+    Ok(count)
+}
+
+pub(crate) fn row_of(data: RowData<'_>, start: usize, cols: usize) -> Weights<'_> {
     let range = start..start + cols;
     match data {
         RowData::F32(weights) => Weights::F32(&weights[range]),
@@ -110,7 +120,7 @@ fn row_of(data: RowData<'_>, start: usize, cols: usize) -> Weights<'_> {
     }
 }
 
-fn widen_row(weights: Weights<'_>, row: &mut [f32]) {
+pub(crate) fn widen_row(weights: Weights<'_>, row: &mut [f32]) {
     match weights {
         Weights::F32(weights) => row.copy_from_slice(weights),
         Weights::F16(weights) => widen_f16(weights, row),
@@ -118,9 +128,46 @@ fn widen_row(weights: Weights<'_>, row: &mut [f32]) {
     }
 }
 
-fn expect_length(what: &'static str, tensor: &str, got: usize, expected: usize) -> Result<(), StrategyError> {
+/// An error unless there are as many values as expected.
+pub(crate) fn expect_length(
+    what: &'static str,
+    tensor: &str,
+    got: usize,
+    expected: usize,
+) -> Result<(), StrategyError> {
     if got == expected {
         return Ok(());
     }
     Err(StrategyError::InputLength { what, tensor: tensor.into(), got, expected })
+}
+
+/// A quantizer in place of another, with the reason.
+pub(crate) struct SteppedDown<'a> {
+    inner: Box<dyn RowQuantizer + 'a>,
+    step: StepDown,
+}
+
+impl<'a> SteppedDown<'a> {
+    pub(crate) fn new(inner: Box<dyn RowQuantizer + 'a>, step: StepDown) -> Self {
+        Self { inner, step }
+    }
+}
+
+impl RowQuantizer for SteppedDown<'_> {
+    fn quantize_rows(
+        &self,
+        rows: Rows<'_>,
+        scratch: &mut Scratch,
+        out: &mut EncodedRows,
+    ) -> Result<(), StrategyError> {
+        self.inner.quantize_rows(rows, scratch, out)
+    }
+
+    fn end_slab(&self, scratch: &mut Scratch, out: &mut EncodedRows) -> Result<(), StrategyError> {
+        self.inner.end_slab(scratch, out)
+    }
+
+    fn step_downs(&self) -> &[StepDown] {
+        std::slice::from_ref(&self.step)
+    }
 }

@@ -4,8 +4,9 @@
 //! |---|---|---|---|
 //! | `minmax` | [`MinMax`] | its whole range and 0 | zero point |
 //! | `ls` | [`LeastSquares`] | the one of least squared error, weighted by importance | f16 |
+//! | `gptq` | [`Gptq`] | that of `ls`; codes make up for what others lost, as the inputs go together | f16 |
 //!
-//! Both quantize a row in the same steps (`row.rs`, the file to read first): find the parameters of each group, round
+//! All quantize a row in the same steps (`row.rs`, the file to read first): find the parameters of each group, round
 //! them to what is stored, choose codes for the rounded values, remove the shrinkage with one factor for the row, pack.
 //!
 //! ```
@@ -29,9 +30,12 @@
 #![forbid(unsafe_code)]
 
 mod exponent;
+mod factored;
 mod gain;
+mod gptq;
 mod grid;
 mod grouped;
+mod hessian;
 mod ls;
 mod minmax;
 mod plain;
@@ -39,10 +43,11 @@ mod row;
 
 use aq_core::QuantStrategy;
 
+pub use gptq::Gptq;
 pub use ls::LeastSquares;
 pub use minmax::MinMax;
 
 /// Every strategy of this crate, in the order in which they are offered.
 pub fn strategies() -> Vec<Box<dyn QuantStrategy>> {
-    vec![Box::new(MinMax), Box::new(LeastSquares)]
+    vec![Box::new(MinMax), Box::new(LeastSquares), Box::new(Gptq)]
 }

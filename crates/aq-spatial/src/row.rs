@@ -42,6 +42,14 @@ pub(crate) struct RowEncoder<'a, M> {
 impl<M: Method> RowEncoder<'_, M> {
     /// Quantizes the row in `scratch.row` and appends it to `out`.
     pub(crate) fn push(&self, scratch: &mut Scratch, out: &mut EncodedRows) {
+        let exponent = self.find_grids(scratch);
+        let exponent = if self.gain { self.correct_gain(scratch, exponent) } else { exponent };
+        let row = AffineRow { exponent: exponent as i8, ..row_of(scratch) };
+        push_row(&self.encoding, row, out);
+    }
+
+    /// Finds the grids and codes of the row in `scratch.row`, which is brought to units of `2^exponent`. Returns the exponent.
+    pub(crate) fn find_grids(&self, scratch: &mut Scratch) -> i32 {
         let cols = scratch.row.len();
         scratch.codes.resize(cols, 0);
         scratch.decoded.resize(cols, 0.0);
@@ -49,9 +57,15 @@ impl<M: Method> RowEncoder<'_, M> {
         self.fit(scratch);
         let exponent = self.rescale(scratch, exponent);
         self.settle(scratch, exponent);
-        let exponent = if self.gain { self.correct_gain(scratch, exponent) } else { exponent };
-        let row = AffineRow { exponent: exponent as i8, ..row_of(scratch) };
-        push_row(&self.encoding, row, out);
+        exponent
+    }
+
+    /// Multiplies the grids of the row by a gain; codes stay. Returns the exponent to store.
+    pub(crate) fn apply_gain(&self, scratch: &mut Scratch, factor: f32, exponent: i32) -> i32 {
+        let stored = self.multiply_grids(scratch, factor, exponent);
+        each_grid(scratch, |grid| self.kind().rounded(grid));
+        each_grid(scratch, |grid| self.kind().capped(grid, limit(stored)));
+        stored
     }
 
     fn kind(&self) -> GridKind {

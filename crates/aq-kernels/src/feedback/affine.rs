@@ -16,11 +16,21 @@ impl AffineGrid {
     ///
     /// ```
     /// let grid = aq_kernels::feedback::AffineGrid::new([0.5; 16], [-1.0; 16]);
-    /// assert_eq!(grid, grid.clone());
+    /// assert_eq!((grid.scale()[3], grid.offset()[3]), (0.5, -1.0));
     /// ```
     pub fn new(scale: Lanes, offset: Lanes) -> Self {
         let inverse = scale.map(|scale| if scale > 0.0 { 1.0 / scale } else { 0.0 });
         Self { scale, inverse, offset }
+    }
+
+    /// The scale of each row.
+    pub fn scale(&self) -> &Lanes {
+        &self.scale
+    }
+
+    /// The value of code 0 in each row.
+    pub fn offset(&self) -> &Lanes {
+        &self.offset
     }
 }
 

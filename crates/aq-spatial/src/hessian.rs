@@ -1,0 +1,119 @@
+//! The Hessian of a layer: the second moments of its inputs, in blocks of columns.
+
+use aq_core::{InputRows, StrategyError};
+use aq_kernels::gram;
+
+use crate::grouped::expect_length;
+
+/// The widest layer whose Hessian is one block.
+const FULL: usize = 2048;
+/// Columns of a block of a wider layer.
+const BLOCK: usize = 512;
+
+/// `sum(weight * x^T x)` over the calibration rows `x` of a layer, block-diagonal.
+#[derive(Debug, Clone)]
+pub(crate) struct Hessian {
+    /// Columns of a block; the last one may have fewer.
+    pub(crate) block: usize,
+    cols: usize,
+    /// Rows that were seen.
+    pub(crate) rows: u64,
+    values: Vec<f64>,
+}
+
+impl Hessian {
+    /// Reads all rows of `inputs`, which have `cols` values each. No group of `group` columns is in two blocks if that can be.
+    ///
+    /// # Errors
+    /// When the rows cannot be read or have another length.
+    pub(crate) fn read(
+        inputs: &dyn InputRows,
+        tensor: &str,
+        cols: usize,
+        group: usize,
+    ) -> Result<Self, StrategyError> {
+        let block = block_size(cols, group);
+        let mut hessian =
+            Self { block, cols, rows: 0, values: vec![0.0; gram::block_diagonal_len(cols, block)] };
+        let mut ragged = None;
+        inputs.visit(&mut |rows, weight| {
+            if !rows.len().is_multiple_of(cols) {
+                ragged = Some(rows.len());
+            } else {
+                gram::add_rows(rows, cols, weight as f32, block, &mut hessian.values);
+                hessian.rows += (rows.len() / cols) as u64;
+            }
+        })?;
+        let Some(length) = ragged else { return Ok(hessian) };
+        expect_length("a block of calibration rows", tensor, length, length / cols * cols).map(|()| hessian)
+    }
+
+    /// A Hessian of these values, for tests.
+    #[cfg(test)]
+    pub(crate) fn of(block: usize, cols: usize, rows: u64, values: Vec<f64>) -> Self {
+        assert_eq!(values.len(), gram::block_diagonal_len(cols, block));
+        Self { block, cols, rows, values }
+    }
+
+    /// The first column of each block, and its values: a row-major square matrix.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = (usize, &[f64])> {
+        let mut rest = self.values.as_slice();
+        (0..self.cols).step_by(self.block).map(move |first| {
+            let size = self.block.min(self.cols - first);
+            let (block, after) = rest.split_at(size * size);
+            rest = after;
+            (first, block)
+        })
+    }
+
+    /// The diagonal as the importance of columns, with some of their mean added to each; 1 where it is not finite.
+    pub(crate) fn importance(&self, damping: f64) -> Vec<f32> {
+        let diagonal: Vec<f64> =
+            self.blocks().flat_map(|(_, block)| diagonal(block).collect::<Vec<_>>()).collect();
+        let finite = || diagonal.iter().copied().filter(|v| v.is_finite());
+        let mean = finite().sum::<f64>() / finite().count().max(1) as f64;
+        let share = |v: &f64| (v / mean + damping) as f32;
+        diagonal.iter().map(share).map(|v| if v.is_finite() { v } else { 1.0 }).collect()
+    }
+}
+
+/// The diagonal of a square matrix.
+pub(crate) fn diagonal(matrix: &[f64]) -> impl Iterator<Item = f64> {
+    let n = matrix.len().isqrt();
+    matrix.iter().copied().step_by(n + 1)
+}
+
+/// All columns up to [`FULL`], else whole groups of about [`BLOCK`] columns together.
+fn block_size(cols: usize, group: usize) -> usize {
+    match group {
+        _ if cols <= FULL => cols,
+        group if group <= BLOCK => BLOCK / group * group,
+        group if group <= FULL => group,
+        _ => BLOCK,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_hold_whole_groups() {
+        let cases =
+            [(512, 128, 512), (2048, 2048, 2048), (4096, 128, 512), (4096, 96, 480), (4096, 1024, 1024)];
+        for (cols, group, block) in cases {
+            assert_eq!(block_size(cols, group), block, "{cols} {group}");
+        }
+        assert_eq!(block_size(4096, 4096), 512, "a whole row");
+    }
+
+    #[test]
+    fn unknown_importance_is_the_mean() {
+        let hessian = Hessian::of(2, 3, 1, vec![4.0, 9.0, 9.0, f64::NAN, 2.0]);
+        let close = |a: f32, b: f32| (a - b).abs() < 1e-6;
+        let importance = hessian.importance(0.01);
+        assert!(close(importance[0], 4.0 / 3.0 + 0.01) && close(importance[2], 2.0 / 3.0 + 0.01));
+        assert_eq!(importance[1], 1.0);
+        assert_eq!(Hessian::of(1, 1, 0, vec![0.0]).importance(0.01), [1.0]);
+    }
+}
