@@ -28,6 +28,7 @@ impl RowQuantizer for GptqRows<'_> {
     ) -> Result<(), StrategyError> {
         let count = count_rows(&rows, self.tensor, self.shared.cols)?;
         let mut tile = std::mem::take(scratch.own::<Tile>());
+        scratch.row.resize(self.shared.cols, 0.0);
         for start in (0..count).step_by(ROWS) {
             let rows_here = start..count.min(start + ROWS);
             tile.clear(self.shared.cols, self.shared.groups());

@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand_distr::{Distribution, Exp1, StandardNormal, StudentT};
 
 /// The strategies by their ids.
-pub(crate) const METHODS: [&str; 2] = ["minmax", "ls"];
+pub(crate) const METHODS: [&str; 3] = ["minmax", "ls", "gptq"];
 
 /// A case: what the plan says and the shape of the weights.
 #[derive(Debug, Clone, Copy)]
