@@ -87,7 +87,16 @@ pub(crate) struct ChoiceArgs {
     /// Weights that share a scale: a multiple of 8 from 16 to 1024, or 0 for the whole row [default: the profile's]
     #[arg(long, value_name = "G", env = "AQ_GROUP_SIZE")]
     pub(crate) group_size: Option<u32>,
-    /// minmax, ls, or any registered strategy [default: best available for the bits]
+    /// Bits per weight of every quantized layer, side data included: 0.5 to 8, for `entropy` [default: the bits]
+    #[arg(long, value_name = "X", env = "AQ_RATE")]
+    pub(crate) rate: Option<f64>,
+    /// Bits of the whole output for each weight of the model
+    #[arg(long, value_name = "X", env = "AQ_TARGET_BPW")]
+    pub(crate) target_bpw: Option<f64>,
+    /// Size of the whole output, such as 1.9GB
+    #[arg(long, value_name = "SIZE", env = "AQ_TARGET_SIZE")]
+    pub(crate) target_size: Option<String>,
+    /// minmax, ls, gptq, entropy, or any registered strategy [default: best available for the bits]
     #[arg(long, value_name = "M", env = "AQ_METHOD")]
     pub(crate) method: Option<String>,
     /// Preset: edge (2 bits), local (4) or cloud (8) [default: local]
@@ -238,6 +247,9 @@ impl ChoiceArgs {
             components: self.component.clone(),
             bits: self.bits,
             group_size: self.group_size,
+            rate: self.rate,
+            target_bpw: self.target_bpw,
+            target_size: self.target_size.clone(),
             method: self.method.clone(),
             profile: self.profile.clone(),
             calibration: self.calibration.clone(),

@@ -6,6 +6,7 @@ use aq_kernels::metric::Comparison;
 use aq_kernels::{Weights, WeightsMut, pack};
 use half::f16;
 
+use crate::entropy::DecodeScratch;
 use crate::{CodecError, RowBytes, row_bytes};
 
 /// Checks that the parts are exactly `row_count` rows of `cols` weights; `extra` may be empty.
@@ -44,6 +45,7 @@ pub struct ReadScratch {
     offsets: Vec<f32>,
     decoded: Vec<f32>,
     widened: Vec<f32>,
+    pub(crate) entropy: DecodeScratch,
 }
 
 impl ReadScratch {

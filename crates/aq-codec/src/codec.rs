@@ -1,11 +1,13 @@
 //! One way into every codec, for readers.
 
-use aq_core::{Encoding, OffsetKind, RowData, SlabParts, TensorInfo};
+use aq_core::{Encoding, OffsetKind, RowData, SlabParts, TensorInfo, slab_rows};
 use aq_kernels::float16::{widen_bf16, widen_f16};
 use aq_kernels::metric::{self, Comparison};
 
 use crate::affine_read::{exact, span};
-use crate::{CodecError, ReadScratch, bytes_to_f32, check_parts, compare_rows, decode_rows, row_bytes};
+use crate::{
+    CodecError, ReadScratch, bytes_to_f32, check_parts, compare_rows, decode_rows, entropy, row_bytes,
+};
 
 /// Lengths that the parts of a slab may have: codes, scales, offsets, extra.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +55,11 @@ pub fn part_lengths(info: &TensorInfo, encoding: &Encoding, rows: u64) -> Option
             };
             [affine.bits.packed_len(cols) as u64, groups.checked_mul(2)? as u64, offsets as u64, 1]
         }
-        Encoding::Codebook(_) | Encoding::Entropy | Encoding::Trellis(_) => return None,
+        Encoding::Entropy => {
+            let most = entropy::most_bytes(usize::try_from(info.cols()).ok()?, rows)?;
+            return Some(PartLengths::AtMost(most));
+        }
+        Encoding::Codebook(_) | Encoding::Trellis(_) => return None,
     };
     let all = [codes.checked_mul(rows)?, scales.checked_mul(rows)?, offsets.checked_mul(rows)?, extra * rows];
     Some(PartLengths::Exact(all))
@@ -93,7 +99,8 @@ pub fn encoded_bytes(info: &TensorInfo, encoding: &Encoding) -> u64 {
 /// Checks that the parts are exactly `row_count` rows of the tensor.
 ///
 /// # Errors
-/// [`CodecError::PartLength`] for the first part that is not, [`CodecError::TooLarge`] when no length could be right.
+/// [`CodecError::PartLength`] for the first part that is not, [`CodecError::TooLarge`] when no length could be right,
+/// [`CodecError::Damaged`] when the header of entropy-coded rows cannot be read.
 pub fn check(
     encoding: &Encoding,
     info: &TensorInfo,
@@ -107,6 +114,7 @@ pub fn check(
             let unused = [("scales", parts.scales), ("offsets", parts.offsets), ("extra", parts.extra)];
             unused.into_iter().try_for_each(|(part, bytes)| exact(part, bytes, 0, row_count))
         }
+        Encoding::Entropy => entropy::check_parts(parts, row_len(info, 0, row_count)?, row_count),
         other => Err(CodecError::Unsupported(other.codec())),
     }
 }
@@ -118,7 +126,7 @@ pub fn check(
 /// # Errors
 /// [`CodecError::PartLength`] when a part ends before the last row, [`CodecError::OutputLength`] when `out` does not
 /// hold exactly the rows, [`CodecError::TooLarge`] when their bytes cannot be counted, [`CodecError::ElementType`]
-/// when raw elements have no conversion.
+/// when raw elements have no conversion, [`CodecError::Damaged`] for entropy-coded parts that no encoder wrote.
 ///
 /// # Examples
 /// ```
@@ -152,6 +160,11 @@ pub fn decode(
         Encoding::Raw => {
             let bytes = span("codes", parts.codes, info.dtype().size(), (first, count))?;
             bytes_to_f32(info.dtype(), bytes, out)
+        }
+        Encoding::Entropy => {
+            let cols = row_len(info, first_row, row_count)?;
+            let most = slab_rows(info, encoding);
+            entropy::decode_rows(parts, cols, most, first, count, &mut scratch.entropy, out)
         }
         other => Err(CodecError::Unsupported(other.codec())),
     }

@@ -3,6 +3,7 @@
 //! - [`push_row`] appends one row of chosen codes to an [`EncodedRows`](aq_core::EncodedRows); [`seal`] finishes a slab;
 //! - [`decode`] turns any stored slab, or some rows of it, back into `f32`; [`check`] says first whether its parts fit;
 //! - [`encoded_bytes`] is the exact size of a tensor before a weight is read;
+//! - [`entropy::encode_slab`] makes a slab of the codec whose codes are as long as they are surprising;
 //! - [`bytes_to_f32`] and [`f32_to_bytes`] convert the elements of tensors that are kept as they are.
 //!
 //! Nothing here decides a parameter (that is a strategy) or opens a file. Reading never panics, whatever the bytes are.

@@ -9,10 +9,13 @@ use crate::{EngineError, JobOptions, Result};
 
 /// Keys that are read, in the order in which they are listed to users. The second group holds older names of the first and the
 /// switches of parts that need calibration.
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 24] = [
     "profile",
     "bits",
     "group_size",
+    "rate",
+    "target_bpw",
+    "target_size",
     "method",
     "gain",
     "calibration",
@@ -71,6 +74,9 @@ fn set(options: &mut JobOptions, key: &str, value: &Value) -> Result<(), String>
         "profile" | "deployment_profile" => options.profile = Some(string(value)?),
         "bits" | "bit_width" => options.bits = Some(bits(value)?),
         "group_size" => options.group_size = Some(group_size(value)?),
+        "rate" => options.rate = Some(number(value)?),
+        "target_bpw" => options.target_bpw = Some(number(value)?),
+        "target_size" => options.target_size = Some(string(value)?),
         "method" => options.method = Some(string(value)?),
         "gain" => options.gain = Some(switch(value)?),
         "calibration" => options.calibration = Some(string(value)?.into()),
@@ -126,6 +132,10 @@ fn whole(value: &Value) -> Result<u64, String> {
     value.as_u64().ok_or_else(|| format!("expected a whole number, found {value}"))
 }
 
+fn number(value: &Value) -> Result<f64, String> {
+    value.as_f64().ok_or_else(|| format!("expected a number, found {value}"))
+}
+
 fn bits(value: &Value) -> Result<u8, String> {
     u8::try_from(whole(value)?)
         .ok()
@@ -159,6 +169,9 @@ impl JobOptions {
             components: list(self.components, lower.components),
             bits: self.bits.or(lower.bits),
             group_size: self.group_size.or(lower.group_size),
+            rate: self.rate.or(lower.rate),
+            target_bpw: self.target_bpw.or(lower.target_bpw),
+            target_size: self.target_size.or(lower.target_size),
             method: self.method.or(lower.method),
             profile: self.profile.or(lower.profile),
             calibration: self.calibration.or(lower.calibration),

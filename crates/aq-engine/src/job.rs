@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use aq_core::{BitWidth, GroupSize, StrategyId};
+use aq_core::{BitWidth, GroupSize, Rate, StrategyId};
 use aq_io::OutputFormat;
 use serde_json::{Value, json};
 
 use crate::profile::Profile;
 use crate::registry::Registry;
-use crate::{EngineError, Result, Rule, parse_size};
+use crate::{EngineError, Result, Rule, Target, parse_size};
 
 /// Options as a user gives them; everything but the input may be left out.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +23,9 @@ pub struct JobOptions {
     pub components: Vec<String>,
     pub bits: Option<u8>,
     pub group_size: Option<u32>,
+    pub rate: Option<f64>,
+    pub target_bpw: Option<f64>,
+    pub target_size: Option<String>,
     pub method: Option<String>,
     pub profile: Option<String>,
     pub calibration: Option<PathBuf>,
@@ -54,6 +57,10 @@ pub struct Job {
     pub bits: BitWidth,
     /// Weights that share a scale.
     pub group_size: GroupSize,
+    /// Bits per weight for methods of variable rate; `None` for as many as `bits`.
+    pub rate: Option<Rate>,
+    /// How large the output may be.
+    pub target: Option<Target>,
     /// Strategy; `None` for the best there is at each width.
     pub method: Option<StrategyId>,
     /// Per-row gain correction.
@@ -100,7 +107,11 @@ impl Job {
             Some(size) => GroupSize::new(size).map_err(config)?,
             None => profile.group_size(),
         };
-        let method = options.method.map(|m| registry.resolve(&m)).transpose()?;
+        let rate = options.rate.map(Rate::new).transpose().map_err(config)?;
+        let target = Target::new(options.target_bpw, options.target_size.as_deref())?;
+        let by_rate = rate.is_some() || target.is_some();
+        let method = options.method.or_else(|| by_rate.then(|| "entropy".to_string()));
+        let method = method.map(|m| registry.resolve(&m)).transpose()?;
         let rules: Vec<Rule> = options.tensor_types.iter().map(|t| Rule::parse(t)).collect::<Result<_>>()?;
         for rule in &rules {
             if let crate::RuleSpec::Quantize { method: Some(m), .. } = rule.spec() {
@@ -133,6 +144,8 @@ impl Job {
             profile,
             bits,
             group_size,
+            rate,
+            target,
             method,
             gain: options.gain.unwrap_or(true),
             rules,
@@ -155,6 +168,8 @@ impl Job {
             "profile": self.profile.name(),
             "bits": self.bits,
             "group_size": self.group_size,
+            "rate": self.rate,
+            "target": self.target.map(Target::text),
             "method": self.method,
             "gain": self.gain,
             "tensor_type": self.rules.iter().map(Rule::text).collect::<Vec<_>>(),

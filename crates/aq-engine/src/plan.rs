@@ -53,14 +53,15 @@ fn decide(
 ) -> Result<Decision> {
     let keep = |reason: &str| Ok(Decision::Keep { reason: reason.to_string() });
     let rule = job.rules.iter().find(|r| r.matches(info.name()));
-    let (method, bits, group_size) = match rule.map(|r| r.spec()) {
+    let (method, bits, rate, group_size) = match rule.map(|r| r.spec()) {
         Some(RuleSpec::Skip) => return keep("rule"),
-        Some(RuleSpec::Quantize { method, bits, group_size }) => {
+        Some(RuleSpec::Quantize { method, bits, rate, group_size }) => {
             if !info.dtype().is_float() || info.elements() == 0 || info.cols() > aq_core::MAX_ROW_WEIGHTS {
                 return keep("a rule asks for it, but it cannot be quantized");
             }
             let method = method.as_deref().map(|m| registry.resolve(m)).transpose()?;
-            (method, bits.unwrap_or(job.bits), group_size.unwrap_or(job.group_size))
+            let rate = rate.or(if bits.is_none() { job.rate } else { None });
+            (method, bits.unwrap_or(job.bits), rate, group_size.unwrap_or(job.group_size))
         }
         None => {
             if let Some(reason) = architecture::generic_reason(info) {
@@ -69,7 +70,7 @@ fn decide(
             if let Some(reason) = architecture.and_then(|a| a.skip_reason(info, params)) {
                 return keep(reason);
             }
-            (None, job.bits, job.group_size)
+            (None, job.bits, job.rate, job.group_size)
         }
     };
     let method = method.or_else(|| job.method.clone()).unwrap_or_else(|| registry.default_for(bits));
@@ -77,7 +78,7 @@ fn decide(
     if !supported {
         return Ok(Decision::Keep { reason: format!("{method} does not support it") });
     }
-    Ok(Decision::Quantize(LayerPlan { method, bits, group_size, gain: job.gain, rate: None }))
+    Ok(Decision::Quantize(LayerPlan { method, bits, group_size, gain: job.gain, rate }))
 }
 
 /// How `decision` would store a tensor and its bytes.

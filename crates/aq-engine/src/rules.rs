@@ -1,6 +1,6 @@
 //! Per-tensor rules: `--tensor-type REGEX=SPEC`.
 
-use aq_core::{BitWidth, GroupSize};
+use aq_core::{BitWidth, GroupSize, Rate};
 use regex::Regex;
 
 use crate::{EngineError, Result};
@@ -16,6 +16,8 @@ pub enum RuleSpec {
         method: Option<String>,
         /// Bits.
         bits: Option<BitWidth>,
+        /// Bits per weight, for a method of variable rate.
+        rate: Option<Rate>,
         /// Group size.
         group_size: Option<GroupSize>,
     },
@@ -30,7 +32,8 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Reads `REGEX=SPEC`: SPEC is `skip`, bits (`4`, `int4`), a method, or `method:bits[:group]` (`ls:3:64`, `:8`).
+    /// Reads `REGEX=SPEC`: SPEC is `skip`, bits (`4`, `int4`), a method, or `method:bits[:group]` (`ls:3:64`, `:8`). Bits may
+    /// have a fraction for a method of variable rate (`entropy:2.1`).
     ///
     /// # Errors
     /// [`EngineError::Config`] that names the rule.
@@ -76,10 +79,10 @@ fn parse_spec(spec: &str) -> Result<RuleSpec, String> {
         return Ok(RuleSpec::Skip);
     }
     let parts: Vec<&str> = spec.split(':').map(str::trim).collect();
-    let (method, bits, group) = match parts.as_slice() {
+    let (method, (bits, rate), group) = match parts.as_slice() {
         [one] => match parse_bits(one) {
-            Some(bits) => (None, Some(bits?), None),
-            None => (Some(*one), None, None),
+            Some(bits) => (None, (Some(bits?), None), None),
+            None => (Some(*one), (None, None), None),
         },
         [method, bits] => (Some(*method), some_bits(bits)?, None),
         [method, bits, group] => (Some(*method), some_bits(bits)?, Some(*group)),
@@ -94,14 +97,19 @@ fn parse_spec(spec: &str) -> Result<RuleSpec, String> {
         .transpose()?
         .map(|g| GroupSize::new(g).map_err(|e| e.to_string()))
         .transpose()?;
-    Ok(RuleSpec::Quantize { method: method.map(str::to_ascii_lowercase), bits, group_size })
+    Ok(RuleSpec::Quantize { method: method.map(str::to_ascii_lowercase), bits, rate, group_size })
 }
 
-fn some_bits(text: &str) -> Result<Option<BitWidth>, String> {
+/// Nothing, a bit width, or a rate with a fraction.
+fn some_bits(text: &str) -> Result<(Option<BitWidth>, Option<Rate>), String> {
     if text.is_empty() {
-        return Ok(None);
+        return Ok((None, None));
     }
-    parse_bits(text).ok_or_else(|| format!("{text:?} is not a bit width"))?.map(Some)
+    if let Some(rate) = text.parse::<f64>().ok().filter(|_| text.contains('.')) {
+        return Rate::new(rate).map(|rate| (None, Some(rate))).map_err(|e| e.to_string());
+    }
+    let bits = parse_bits(text).ok_or_else(|| format!("{text:?} is not a bit width"))??;
+    Ok((Some(bits), None))
 }
 
 /// Bits when `text` is a number, with or without `int` or `q` before it; the number may still be refused.
@@ -126,6 +134,7 @@ mod tests {
         let quantize = |method: Option<&str>, bits: Option<u8>, group: Option<u32>| RuleSpec::Quantize {
             method: method.map(str::to_string),
             bits: bits.map(|b| BitWidth::new(b).expect("valid")),
+            rate: None,
             group_size: group.map(|g| GroupSize::new(g).expect("valid")),
         };
         assert_eq!(spec("a=4"), quantize(None, Some(4), None));
@@ -133,7 +142,11 @@ mod tests {
         assert_eq!(spec("a=LS"), quantize(Some("ls"), None, None));
         assert_eq!(spec("a=minmax:2:0"), quantize(Some("minmax"), Some(2), Some(0)));
         assert_eq!(spec("a=:8"), quantize(None, Some(8), None));
-        for bad in ["a", "(=4", "a=7", "a=ls:x", "a=ls:4:5", "a=ls:4:64:1", "a=4 bits"] {
+        let rate = Some(Rate::new(2.1).expect("valid"));
+        let entropy =
+            RuleSpec::Quantize { method: Some("entropy".into()), bits: None, rate, group_size: None };
+        assert_eq!(spec("a=entropy:2.1"), entropy);
+        for bad in ["a", "a=entropy:0.1", "(=4", "a=7", "a=ls:x", "a=ls:4:5", "a=ls:4:64:1", "a=4 bits"] {
             assert!(Rule::parse(bad).is_err(), "{bad}");
         }
     }

@@ -5,19 +5,19 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use aq_core::StoredTensor;
-use aq_io::{CreateOptions, OutputFormat};
+use aq_io::{CreateOptions, OutputFormat, PendingOutput};
 
 use crate::blocks::{TensorQuality, run_blocks};
 use crate::calibration::Calibration;
 use crate::input::{self, Input, OpenModel};
 use crate::memory;
-use crate::plan::make_plan;
+use crate::plan::{ModelPlan, make_plan};
 use crate::registry::Registry;
 use crate::report::{Fallback, Report, TensorReport};
 use crate::slab::TensorTask;
 use crate::tasks::{make_tasks, plan_budget};
 use crate::weights::TensorWeights;
-use crate::{EngineError, Job, Progress, Result, metadata, pipeline, verify};
+use crate::{EngineError, Job, Progress, Result, metadata, pipeline, target, verify};
 
 /// Quantizes a model: opens it, plans, encodes every slab, reads the result back, moves it into place.
 ///
@@ -51,61 +51,107 @@ pub(crate) fn run_model(
 ) -> Result<Report> {
     let started = Instant::now();
     let source = &*model.source;
-    let plan = make_plan(source.path(), source.tensors(), job, registry)?;
+    let mut plan = make_plan(source.path(), source.tensors(), job, registry)?;
     if plan.architecture.is_none() {
         progress.warn("unknown architecture: only the generic rule decides which tensors are quantized");
     }
     let calibration = Calibration::read(job.calibration.as_deref(), source.tensors(), progress)?;
+    let mut overhead = target::overhead(&plan.plan);
+    let mut tries = 0..TRIES;
+    loop {
+        if let Some(target) = job.target {
+            target.set_rates(&mut plan.plan, source.tensors(), registry, overhead)?;
+        }
+        let files = Files { model: &model, path, format };
+        let written = write(job, &files, &plan, registry, &calibration, cancel, progress)?;
+        let left = job.target.map_or(0, |t| t.left(&plan.plan, written.pending.bytes()));
+        tries.next();
+        if left == 0 || job.resume || tries.is_empty() {
+            let output_bytes = written.pending.bytes();
+            written.pending.commit()?;
+            progress.finish();
+            return Ok(Report {
+                input: job.input.display().to_string(),
+                input_bytes: source.tensors().iter().map(|t| t.info.bytes()).sum(),
+                architecture: plan.architecture.map(|a| a.id().to_string()),
+                output: path.display().to_string(),
+                format: format.name().to_string(),
+                output_bytes,
+                settings: job.settings(),
+                simd: aq_kernels::level().name(),
+                threads: written.threads,
+                elapsed_s: started.elapsed().as_secs_f64(),
+                peak_rss_bytes: memory::peak_rss(),
+                fallbacks: [model.fallbacks, written.fallbacks].concat(),
+                tensors: written.tensors,
+            });
+        }
+        overhead -= left;
+    }
+}
+
+/// How often a model is written until its size is the one that was asked for.
+const TRIES: u32 = 4;
+
+/// Where a model comes from and goes to.
+struct Files<'a> {
+    model: &'a input::Model,
+    path: &'a Path,
+    format: OutputFormat,
+}
+
+/// A complete output beside its destination, and what was learned on the way.
+struct Written {
+    pending: Box<dyn PendingOutput>,
+    threads: usize,
+    fallbacks: Vec<Fallback>,
+    tensors: Vec<TensorReport>,
+}
+
+/// Encodes every slab, writes it beside the destination and reads it back.
+fn write(
+    job: &Job,
+    files: &Files<'_>,
+    plan: &ModelPlan,
+    registry: &Registry,
+    calibration: &Calibration,
+    cancel: &AtomicBool,
+    progress: &mut dyn Progress,
+) -> Result<Written> {
+    let source = &*files.model.source;
     let weights: Vec<_> = (0..source.tensors().len()).map(|i| TensorWeights::new(source, i)).collect();
-    let tasks = make_tasks(source, &plan.plan, registry, &calibration, &weights)?;
-    let budget = plan_budget(&tasks, job, model.memory_limit)?;
+    let tasks = make_tasks(source, &plan.plan, registry, calibration, &weights)?;
+    let budget = plan_budget(&tasks, job, files.model.memory_limit)?;
 
     let options = CreateOptions {
         force: job.force,
         resume: job.resume,
-        keep_partial: format == OutputFormat::Folder,
-        fingerprint: metadata::fingerprint(job, source, &plan),
+        keep_partial: files.format == OutputFormat::Folder,
+        fingerprint: metadata::fingerprint(job, source, plan),
         header_metadata: Vec::new(),
     };
-    let mut sink = aq_io::create(path, format, &options)?;
+    let mut sink = aq_io::create(files.path, files.format, &options)?;
     let stored: Vec<StoredTensor> = tasks.iter().map(|t| t.stored.clone()).collect();
     let resumed = sink.resume(&stored)?;
     let (old, new) = tasks.split_at(resumed.tensors.min(tasks.len()));
     let mut quality = verify::measure_parts(&resumed.parts, old, cancel)?;
 
     progress.start(new.iter().map(|t| t.stored.info.bytes()).sum(), new.len());
-    let mut write = |slabs: &mut dyn aq_io::SlabStream| sink.write(&stored, slabs);
-    quality.extend(run_blocks(new, budget, cancel, progress, &mut write)?);
+    let mut pull = |slabs: &mut dyn aq_io::SlabStream| sink.write(&stored, slabs);
+    quality.extend(run_blocks(new, budget, cancel, progress, &mut pull)?);
 
-    let metadata = metadata::footer(job, &plan, &stored, &quality);
+    let metadata = metadata::footer(job, plan, &stored, &quality);
     let pending = sink.finish(&metadata)?;
     progress.verifying();
     verify::verify_path(pending.path(), &stored, cancel)?;
-    let output_bytes = pending.bytes();
-    pending.commit()?;
-    progress.finish();
-    Ok(Report {
-        input: job.input.display().to_string(),
-        input_bytes: source.tensors().iter().map(|t| t.info.bytes()).sum(),
-        architecture: plan.architecture.map(|a| a.id().to_string()),
-        output: path.display().to_string(),
-        format: format.name().to_string(),
-        output_bytes,
-        settings: job.settings(),
-        simd: aq_kernels::level().name(),
-        threads: budget.workers,
-        elapsed_s: started.elapsed().as_secs_f64(),
-        peak_rss_bytes: memory::peak_rss(),
-        fallbacks: fallbacks(model.fallbacks, &calibration, &tasks),
-        tensors: reports(&plan.plan, &stored, &quality),
-    })
+    let tensors = reports(&plan.plan, &stored, &quality);
+    Ok(Written { pending, threads: budget.workers, fallbacks: fallbacks(calibration, &tasks), tensors })
 }
 
-/// Steps down of the job, of the calibration and of the layers.
-fn fallbacks(mut job: Vec<Fallback>, calibration: &Calibration, tasks: &[TensorTask<'_>]) -> Vec<Fallback> {
-    job.extend_from_slice(calibration.fallbacks());
-    job.extend(tasks.iter().flat_map(TensorTask::fallbacks));
-    job
+/// Steps down of the calibration and of the layers.
+fn fallbacks(calibration: &Calibration, tasks: &[TensorTask<'_>]) -> Vec<Fallback> {
+    let layers = tasks.iter().flat_map(TensorTask::fallbacks);
+    calibration.fallbacks().iter().cloned().chain(layers).collect()
 }
 
 fn reports(plan: &aq_core::Plan, stored: &[StoredTensor], quality: &[TensorQuality]) -> Vec<TensorReport> {

@@ -161,6 +161,11 @@ pub(crate) fn copy_slab(
 
 /// Makes room for `count` rows at once: growing row by row would move them, and take up to twice the memory.
 fn reserve(rows: &mut EncodedRows, encoding: &Encoding, cols: usize, count: usize) {
+    if *encoding == Encoding::Entropy {
+        // Until the slab ends, two bytes a code and two a row.
+        rows.codes.reserve_exact(2 * cols * count);
+        rows.scales.reserve_exact(2 * count);
+    }
     let Encoding::Affine(affine) = encoding else { return };
     let row = aq_codec::row_bytes(affine, cols);
     rows.codes.reserve_exact(row.codes * count);

@@ -58,13 +58,18 @@ fn task_need(task: &TensorTask<'_>, block: u64) -> Need {
     let (info, encoding) = (&task.stored.info, &task.stored.encoding);
     let (rows, cols) = (aq_core::slab_range(info, encoding, 0).1, encoding.cols(info));
     let lengths = aq_codec::part_lengths(info, encoding, rows);
-    let slab = lengths.map_or(u64::MAX, |l| l.limits().iter().fold(0, |sum: u64, n| sum.saturating_add(*n)));
+    let slab = match encoding.has_fixed_size() {
+        true => lengths.map_or(u64::MAX, |l| l.limits().iter().fold(0, |sum: u64, n| sum.saturating_add(*n))),
+        false => rows.saturating_mul(2 * cols + 4),
+    };
     let worker = match encoding {
         Encoding::Raw => 1 << 20,
         _ => {
+            // Codes of a slab wait for its end, two bytes each, and are then worked on as four.
+            let whole_slab = if encoding.has_fixed_size() { 0 } else { rows * cols * 6 };
             let row_bytes = cols * info.dtype().size() as u64;
             let weights = block.max(row_bytes) / info.dtype().size() as u64;
-            block.max(row_bytes) + weights * 8 + cols * 10
+            block.max(row_bytes) + weights * 8 + cols * 10 + whole_slab
         }
     };
     Need { worker, slab }

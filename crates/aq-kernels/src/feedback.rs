@@ -132,6 +132,9 @@ impl<'a> Matrix<'a> {
 
 /// A way to round one column of 16 rows; it keeps the codes.
 trait Rounding {
+    /// Whether a sweep leaves what each column lost in its place, and not the values.
+    const LEAVES_ERRORS: bool;
+
     /// Rounds the weights `w` of column `col` and returns the values of their codes.
     fn round<I: Isa>(&mut self, isa: I, col: usize, w: I::F) -> I::F;
 }
@@ -164,8 +167,8 @@ impl<R: Rounding> Kernel for Sweep<'_, R> {
             for i in 0..count {
                 let weight = isa.load(&head[i]);
                 let value = rounding.round(isa, start + i, weight);
-                isa.store(value, &mut head[i]);
                 let error = isa.sub(weight, value);
+                isa.store(if R::LEAVES_ERRORS { error } else { value }, &mut head[i]);
                 isa.store(error, &mut errors[i]);
                 rows[i] = (start + i) as u32;
                 let factors = &feedback.row(start + i)[start + i + 1..];

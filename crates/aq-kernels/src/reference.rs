@@ -12,7 +12,7 @@ use crate::product::{Matrix, MatrixOffsets, TokenI8};
 use crate::search::{BLOCK, Clip, Grid, REFITS, Range, Sums, in_order};
 
 pub use hessian::*;
-pub use rans::{rans_decode, rans_encode, rans_reconstruct};
+pub use rans::{rans_decode, rans_encode, rans_reconstruct, rans_reconstruct_codes};
 
 pub fn min_max(x: &[f32]) -> (f32, f32) {
     let low = x.iter().fold(f32::INFINITY, |a, &v| a.min(v));

@@ -24,15 +24,24 @@ pub(crate) struct FactoredBlock {
     pub(crate) h: Vec<f32>,
     /// `1 / h[i][i]`.
     pub(crate) inverse_diagonal: Vec<f32>,
+    /// `U[i][i]`, in units of the block's own mean diagonal value: rounding errors of column `i` count with `U[i][i]^-2`.
+    pub(crate) pivots: Vec<f64>,
+    /// The mean diagonal value of the Hessian; 1 where it is not known.
+    pub(crate) mean: f64,
 }
 
 /// Factors every block. The steps say what was done beyond the first damping, and why.
 pub(crate) fn factor(hessian: &Hessian) -> (Vec<FactoredBlock>, Vec<StepDown>) {
+    factor_damped(hessian, DAMPING[0])
+}
+
+/// The same with another first damping, in place of 0.01.
+pub(crate) fn factor_damped(hessian: &Hessian, damping: f64) -> (Vec<FactoredBlock>, Vec<StepDown>) {
     let mut room = Room::default();
     let mut blocks = Vec::new();
     let mut counts = Counts::default();
     for (first, values) in hessian.blocks() {
-        blocks.push(room.factor(first, values, &mut counts));
+        blocks.push(room.factor(first, values, damping, &mut counts));
     }
     (blocks, counts.steps(hessian))
 }
@@ -87,7 +96,7 @@ struct Room {
 }
 
 impl Room {
-    fn factor(&mut self, first: usize, values: &[f64], counts: &mut Counts) -> FactoredBlock {
+    fn factor(&mut self, first: usize, values: &[f64], damping: f64, counts: &mut Counts) -> FactoredBlock {
         let n = values.len().isqrt();
         let mean = diagonal(values).sum::<f64>() / n as f64;
         counts.blocks += 1;
@@ -101,12 +110,14 @@ impl Room {
         }
         counts.dead += diagonal(values).filter(|&v| v == 0.0).count();
         let order = by_diagonal(values);
-        for (i, damping) in DAMPING.into_iter().enumerate() {
+        for (i, damping) in [damping, DAMPING[1].max(damping), DAMPING[2]].into_iter().enumerate() {
             self.arrange(values, &order, mean, damping);
             let h: Vec<f32> = self.h.iter().map(|&v| v as f32).collect();
             if inverse_factor(&mut self.h, n, &mut self.u).is_ok() {
                 let inverse_diagonal = h.iter().step_by(n + 1).map(|h| 1.0 / h).collect();
-                return FactoredBlock { first, order, feedback: self.feedback(n), h, inverse_diagonal };
+                let pivots = self.u.iter().step_by(n + 1).copied().collect();
+                let feedback = self.feedback(n);
+                return FactoredBlock { first, order, feedback, h, inverse_diagonal, pivots, mean };
             }
             counts.failed[i] += 1;
         }
@@ -147,8 +158,11 @@ fn without_feedback(first: usize, values: &[f64], mean: f64) -> FactoredBlock {
         let share = (value / mean + DAMPING[0]) as f32;
         *h = if share.is_finite() && share >= DAMPING[0] as f32 { share } else { 1.0 };
     }
-    let inverse_diagonal = h.iter().step_by(n + 1).map(|h| 1.0 / h).collect();
-    FactoredBlock { first, order: (0..n as u32).collect(), feedback: vec![0.0; n * n], h, inverse_diagonal }
+    let inverse_diagonal: Vec<f32> = h.iter().step_by(n + 1).map(|h| 1.0 / h).collect();
+    let pivots = inverse_diagonal.iter().map(|&v| f64::from(v).sqrt()).collect();
+    let (order, feedback) = ((0..n as u32).collect(), vec![0.0; n * n]);
+    let mean = if mean.is_finite() && mean > 0.0 { mean } else { 1.0 };
+    FactoredBlock { first, order, feedback, h, inverse_diagonal, pivots, mean }
 }
 
 #[cfg(test)]

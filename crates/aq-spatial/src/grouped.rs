@@ -53,12 +53,7 @@ impl Grouped {
 
     /// Checks that the layer is one to quantize, and its importance fits it.
     pub(crate) fn check(&self, layer: &LayerInputs<'_>) -> Result<(), StrategyError> {
-        let tensor = layer.info.name();
-        if let Some(reason) = refusal(layer.info) {
-            return Err(StrategyError::Unsupported { strategy: self.id, tensor: tensor.into(), reason });
-        }
-        let Some(importance) = layer.stats.importance else { return Ok(()) };
-        expect_length("importance", tensor, importance.len(), layer.info.cols() as usize)
+        check(self.id, layer)
     }
 
     /// A layer whose groups are fitted by `method`.
@@ -74,6 +69,16 @@ impl Grouped {
         let encoder = RowEncoder { method, encoding: self.encoding(plan), gain: plan.gain, importance };
         Ok(Box::new(GroupedRows { encoder, tensor, cols }))
     }
+}
+
+/// Checks that the layer is one to quantize, and its importance fits it.
+pub(crate) fn check(strategy: &'static str, layer: &LayerInputs<'_>) -> Result<(), StrategyError> {
+    let tensor = layer.info.name();
+    if let Some(reason) = refusal(layer.info) {
+        return Err(StrategyError::Unsupported { strategy, tensor: tensor.into(), reason });
+    }
+    let Some(importance) = layer.stats.importance else { return Ok(()) };
+    expect_length("importance", tensor, importance.len(), layer.info.cols() as usize)
 }
 
 /// A layer that is ready to be quantized.

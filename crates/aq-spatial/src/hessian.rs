@@ -9,6 +9,8 @@ use crate::grouped::expect_length;
 const FULL: usize = 2048;
 /// Columns of a block of a wider layer.
 const BLOCK: usize = 512;
+/// Neighbouring rows that fall into the same half.
+const RUN: usize = 16;
 
 /// `sum(weight * x^T x)` over the calibration rows `x` of a layer, block-diagonal.
 #[derive(Debug, Clone)]
@@ -32,20 +34,60 @@ impl Hessian {
         cols: usize,
         group: usize,
     ) -> Result<Self, StrategyError> {
+        let mut hessian = Self::empty(cols, group);
+        visit_whole(inputs, tensor, cols, &mut |rows, weight| hessian.add(rows, weight))?;
+        Ok(hessian)
+    }
+
+    fn empty(cols: usize, group: usize) -> Self {
         let block = block_size(cols, group);
-        let mut hessian =
-            Self { block, cols, rows: 0, values: vec![0.0; gram::block_diagonal_len(cols, block)] };
-        let mut ragged = None;
-        inputs.visit(&mut |rows, weight| {
-            if !rows.len().is_multiple_of(cols) {
-                ragged = Some(rows.len());
-            } else {
-                gram::add_rows(rows, cols, weight as f32, block, &mut hessian.values);
-                hessian.rows += (rows.len() / cols) as u64;
+        Self { block, cols, rows: 0, values: vec![0.0; gram::block_diagonal_len(cols, block)] }
+    }
+
+    fn add(&mut self, rows: &[f32], weight: f64) {
+        gram::add_rows(rows, self.cols, weight as f32, self.block, &mut self.values);
+        self.rows += (rows.len() / self.cols) as u64;
+    }
+
+    /// The Hessians of every other run of [`RUN`] rows, and of the runs between them: one to decide by, one to check with.
+    ///
+    /// # Errors
+    /// As [`Hessian::read`].
+    pub(crate) fn read_halves(
+        inputs: &dyn InputRows,
+        tensor: &str,
+        cols: usize,
+        group: usize,
+    ) -> Result<[Self; 2], StrategyError> {
+        let mut halves = [Self::empty(cols, group), Self::empty(cols, group)];
+        let mut runs = 0;
+        visit_whole(inputs, tensor, cols, &mut |rows, weight| {
+            for run in rows.chunks(RUN * cols) {
+                halves[runs % 2].add(run, weight);
+                runs += 1;
             }
         })?;
-        let Some(length) = ragged else { return Ok(hessian) };
-        expect_length("a block of calibration rows", tensor, length, length / cols * cols).map(|()| hessian)
+        Ok(halves)
+    }
+
+    /// `e H e`.
+    pub(crate) fn quadratic(&self, e: &[f64]) -> f64 {
+        let mut sum = 0.0;
+        for (first, block) in self.blocks() {
+            let n = block.len().isqrt();
+            for (row, &own) in block.chunks_exact(n).zip(&e[first..first + n]) {
+                let product: f64 = row.iter().zip(&e[first..first + n]).map(|(h, e)| h * e).sum();
+                sum += own * product;
+            }
+        }
+        sum
+    }
+
+    /// The Hessian of the rows of both.
+    pub(crate) fn sum(mut self, other: &Self) -> Self {
+        self.rows += other.rows;
+        self.values.iter_mut().zip(&other.values).for_each(|(a, b)| *a += b);
+        self
     }
 
     /// A Hessian of these values, for tests.
@@ -75,6 +117,22 @@ impl Hessian {
         let share = |v: &f64| (v / mean + damping) as f32;
         diagonal.iter().map(share).map(|v| if v.is_finite() { v } else { 1.0 }).collect()
     }
+}
+
+/// Visits the blocks of calibration rows, which must be whole rows.
+fn visit_whole(
+    inputs: &dyn InputRows,
+    tensor: &str,
+    cols: usize,
+    visit: &mut dyn FnMut(&[f32], f64),
+) -> Result<(), StrategyError> {
+    let mut ragged = None;
+    inputs.visit(&mut |rows, weight| match rows.len().is_multiple_of(cols) {
+        true => visit(rows, weight),
+        false => ragged = Some(rows.len()),
+    })?;
+    let Some(length) = ragged else { return Ok(()) };
+    expect_length("a block of calibration rows", tensor, length, length / cols * cols)
 }
 
 /// The diagonal of a square matrix.

@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | `minmax` | [`MinMax`] | its whole range and 0 | zero point |
 //! | `ls` | [`LeastSquares`] | the one of least squared error, weighted by importance | f16 |
+//! | `entropy` | [`Entropy`] | uniform without ends, entropy-coded at any rate | none |
 //! | `gptq` | [`Gptq`] | that of `ls`; codes make up for what others lost, as the inputs go together | f16 |
 //!
 //! All quantize a row in the same steps (`row.rs`, the file to read first): find the parameters of each group, round
@@ -29,6 +30,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod entropy;
 mod exponent;
 mod factored;
 mod gain;
@@ -38,16 +40,18 @@ mod grouped;
 mod hessian;
 mod ls;
 mod minmax;
+mod octave;
 mod plain;
 mod row;
 
 use aq_core::QuantStrategy;
 
+pub use entropy::Entropy;
 pub use gptq::Gptq;
 pub use ls::LeastSquares;
 pub use minmax::MinMax;
 
 /// Every strategy of this crate, in the order in which they are offered.
 pub fn strategies() -> Vec<Box<dyn QuantStrategy>> {
-    vec![Box::new(MinMax), Box::new(LeastSquares), Box::new(Gptq)]
+    vec![Box::new(MinMax), Box::new(LeastSquares), Box::new(Gptq), Box::new(Entropy)]
 }

@@ -15,14 +15,16 @@ pub enum Centroids<'a> {
     Nearest(&'a [f32]),
 }
 
+/// The deltas in bins, by size of the code: none for 0.
+pub(super) fn in_bins([one, two, more]: Deltas) -> [f32; 4] {
+    [0, one, two, more].map(|delta| f32::from(delta) / 256.0)
+}
+
 /// What a code stands for, in units of the grid.
 #[inline]
-pub(super) fn value(code: i64, deltas: &Deltas) -> f32 {
-    let delta = match code.unsigned_abs() {
-        0 => return 0.0,
-        n => f32::from(deltas[n.min(3) as usize - 1]) / 256.0,
-    };
-    if code > 0 { code as f32 - delta } else { code as f32 + delta }
+pub(super) fn value(code: i32, deltas: &[f32; 4]) -> f32 {
+    let delta = deltas[code.unsigned_abs().min(3) as usize];
+    if code < 0 { code as f32 + delta } else { code as f32 - delta }
 }
 
 /// Sums of a class for [`Centroids::Nearest`].
@@ -66,7 +68,7 @@ mod tests {
         let deltas = sums.deltas();
         assert_eq!(deltas, [51, 13, 64]);
         assert_eq!(
-            [0, 1, -1, 2, -3, 9].map(|c| value(c, &deltas)),
+            [0, 1, -1, 2, -3, 9].map(|c| value(c, &in_bins(deltas))),
             [0.0, 0.80078125, -0.80078125, 1.9492188, -2.75, 8.75]
         );
         assert_eq!(Sums::default().deltas(), [0; 3]);

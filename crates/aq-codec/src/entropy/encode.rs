@@ -2,17 +2,16 @@
 
 use aq_core::EncodedRows;
 use aq_kernels::rans::{Share, Shares, fill_shares};
-use half::f16;
 
 use super::bits::BitWriter;
 use super::centroid::{Centroids, Deltas, Sums};
 use super::choose::Choice;
 use super::histogram::Histogram;
+use super::scales::RowScales;
 use super::steps::{ColumnSteps, step};
 use super::stream::{Extent, StreamWriter, rows, width};
 use super::table::{ESCAPE, Table};
 use super::{header, low_bytes};
-use crate::power_of_two;
 
 /// The codes of a slab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,22 +34,21 @@ pub struct EncodeScratch {
     writer: StreamWriter,
 }
 
-/// Appends a slab to `out`, which has none yet. Scales are stored as they are and change no other byte.
+/// Appends a slab to `out`, which has none yet. Scales change no other byte.
 ///
-/// `scales` has one scale and `exponents` one power of two for each row; a slab of rows without columns has scales only.
+/// `scales` has one level for each row; a slab of rows without columns has scales only.
 ///
 /// # Panics
-/// When `codes` are no whole rows, or scales, exponents, steps or the weights of the centroids are not as many as needed.
+/// When `codes` are no whole rows, or levels, steps or the weights of the centroids are not as many as needed.
 ///
 /// # Examples
 /// ```
-/// use aq_codec::entropy::{Centroids, ColumnSteps, DecodeScratch, EncodeScratch, SlabCodes, decode_rows, encode_slab};
+/// use aq_codec::entropy::{Centroids, ColumnSteps, DecodeScratch, EncodeScratch, RowScales, SlabCodes, decode_rows, encode_slab};
 /// use aq_core::EncodedRows;
-/// use half::f16;
 /// let slab = SlabCodes { codes: &[0, -1, 2, 0, 0, 700], cols: 3, steps: ColumnSteps::Quarters(&[0, 4, -4]) };
-/// let scales = [f16::from_f32(0.5), f16::ONE];
+/// let scales = RowScales { unit: 0.5, fineness: 0, levels: &[0, 0] };
 /// let mut out = EncodedRows::default();
-/// encode_slab(slab, &scales, &[0, -1], Centroids::Same([64, 0, 0]), &mut EncodeScratch::default(), &mut out);
+/// encode_slab(slab, scales, Centroids::Same([64, 0, 0]), &mut EncodeScratch::default(), &mut out);
 ///
 /// let mut weights = [0.0; 6];
 /// decode_rows(out.parts(), 3, 2, 0, 2, &mut DecodeScratch::default(), &mut weights)?;
@@ -59,48 +57,44 @@ pub struct EncodeScratch {
 /// ```
 pub fn encode_slab(
     slab: SlabCodes<'_>,
-    scales: &[f16],
-    exponents: &[i8],
+    scales: RowScales<'_>,
     centroids: Centroids<'_>,
     scratch: &mut EncodeScratch,
     out: &mut EncodedRows,
 ) {
-    slab.check(scales.len());
-    assert_eq!(exponents.len(), scales.len(), "one exponent a row");
-    out.row_count += scales.len() as u64;
-    out.scales.extend(scales.iter().flat_map(|s| s.to_le_bytes()));
-    if exponents.iter().any(|&e| e != 0) {
-        out.extra.extend(exponents.iter().map(|&e| e as u8));
-    }
+    slab.check(scales.levels.len());
+    out.row_count += scales.levels.len() as u64;
+    scales.write(&mut out.scales);
     if slab.codes.is_empty() {
         return;
     }
     let choice = Choice::new(&slab, &mut scratch.histograms);
     let deltas = match centroids {
         Centroids::Same(deltas) => vec![deltas; choice.classes.fits.len()],
-        Centroids::Nearest(weights) => nearest(&slab, &choice, weights, scales, exponents),
+        Centroids::Nearest(weights) => nearest(&slab, &choice, weights, scales),
     };
     write_streams(&slab, &choice, scratch, &mut out.codes);
     header::write(&choice, &deltas, &scratch.streams, &mut out.offsets);
 }
 
-/// Bytes that the parts of these codes take, scales included and without exponents, but for a few; without encoding them.
+/// Bytes that the parts of these codes take, scales included, but for a few; without encoding them.
 ///
 /// # Panics
 /// When `codes` are no whole rows or steps are not one a column.
 ///
 /// ```
-/// use aq_codec::entropy::{ColumnSteps, EncodeScratch, SlabCodes, estimated_bytes};
+/// use aq_codec::entropy::{ColumnSteps, EncodeScratch, RowScales, SlabCodes, estimated_bytes};
 /// let codes: Vec<i32> = (0..128 * 64).map(|i| i32::from(i * i % 7 == 1)).collect();
 /// let slab = SlabCodes { codes: &codes, cols: 128, steps: ColumnSteps::Equal };
-/// let bytes = estimated_bytes(slab, &mut EncodeScratch::default());
-/// assert!(bytes > 128 + 128 * 64 / 8 * 86 / 100 && bytes < 128 + 128 * 64 / 8 * 88 / 100);
+/// let scales = RowScales { unit: 1.0, fineness: 0, levels: &[0; 64] };
+/// let bytes = estimated_bytes(slab, scales, &mut EncodeScratch::default());
+/// assert!(bytes > 11 + 128 * 64 / 8 * 86 / 100 && bytes < 18 + 128 * 64 / 8 * 88 / 100);
 /// ```
-pub fn estimated_bytes(slab: SlabCodes<'_>, scratch: &mut EncodeScratch) -> u64 {
-    let rows = slab.codes.len().checked_div(slab.cols).unwrap_or(0);
-    slab.check(rows);
-    let coded = if rows == 0 { 0 } else { Choice::new(&slab, &mut scratch.histograms).bytes(&slab) };
-    coded + 2 * rows as u64
+pub fn estimated_bytes(slab: SlabCodes<'_>, scales: RowScales<'_>, scratch: &mut EncodeScratch) -> u64 {
+    slab.check(scales.levels.len());
+    let coded =
+        if slab.codes.is_empty() { 0 } else { Choice::new(&slab, &mut scratch.histograms).bytes(&slab) };
+    coded + scales.bytes()
 }
 
 impl SlabCodes<'_> {
@@ -116,13 +110,7 @@ impl SlabCodes<'_> {
     }
 }
 
-fn nearest(
-    slab: &SlabCodes<'_>,
-    choice: &Choice,
-    weights: &[f32],
-    scales: &[f16],
-    exponents: &[i8],
-) -> Vec<Deltas> {
+fn nearest(slab: &SlabCodes<'_>, choice: &Choice, weights: &[f32], scales: RowScales<'_>) -> Vec<Deltas> {
     assert_eq!(weights.len(), slab.codes.len(), "one weight a code");
     let mut sums = vec![Sums::default(); choice.classes.fits.len()];
     let steps: Vec<f32> = match slab.steps {
@@ -130,10 +118,10 @@ fn nearest(
         ColumnSteps::Quarters(steps) => steps.iter().map(|&i| step(i)).collect(),
     };
     let rows = slab.codes.chunks_exact(slab.cols).zip(weights.chunks_exact(slab.cols));
-    for ((codes, weights), (scale, &exponent)) in rows.zip(scales.iter().zip(exponents)) {
-        let (scale, factor) = (scale.to_f32(), power_of_two(exponent));
+    for ((codes, weights), &level) in rows.zip(scales.levels) {
+        let scale = scales.scale(level);
         for (j, (&code, &weight)) in codes.iter().zip(weights).enumerate() {
-            sums[usize::from(choice.columns[j])].add(code, weight, steps[j] * scale * factor);
+            sums[usize::from(choice.columns[j])].add(code, weight, steps[j] * scale);
         }
     }
     sums.iter().map(Sums::deltas).collect()

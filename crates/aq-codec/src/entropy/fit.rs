@@ -21,7 +21,7 @@ pub(super) fn fit(histogram: &Histogram, shifted: bool) -> Fit {
     let mut best: Option<Fit> = None;
     let mut tried = (0, 0);
     for rarity in [0, 16384, 5000, 1800] {
-        let rare = if rarity == 0 { 0 } else { histogram.total() / rarity };
+        let rare = histogram.total().checked_div(rarity).unwrap_or(0);
         let Some(span) = histogram.span(rare).or((rarity == 0).then_some((0, 0))) else { continue };
         if rarity > 0 && span == tried {
             continue;

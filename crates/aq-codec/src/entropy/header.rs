@@ -17,7 +17,7 @@
 use aq_kernels::rans::LANES;
 
 use super::bits::{BitReader, BitWriter};
-use super::centroid::Deltas;
+use super::centroid::{Deltas, in_bins};
 use super::choose::Choice;
 use super::classes::MOST_CLASSES;
 use super::stream::{Extent, TAIL_ORDER, WORDS_ORDER, rows, width};
@@ -92,7 +92,10 @@ pub(super) struct Columns {
 pub(super) struct Header {
     pub(super) shift: u32,
     pub(super) tables: Vec<Table>,
-    pub(super) deltas: Vec<Deltas>,
+    /// The value of symbol 0 of each table.
+    pub(super) lows: Vec<i32>,
+    /// For each class, as [`in_bins`] has them.
+    pub(super) deltas: Vec<[f32; 4]>,
     pub(super) streams: Vec<Extent>,
 }
 
@@ -120,9 +123,11 @@ impl Header {
         for _ in 0..count {
             let deltas = if reader.get(1)? == 1 { reader.get(24)? as u32 } else { 0 };
             let [a, b, c, _] = deltas.to_le_bytes().map(|d| d as i8);
-            self.deltas.push([a, b, c]);
+            self.deltas.push(in_bins([a, b, c]));
             self.tables.push(Shape::read(&mut reader, self.shift > 0)?.table());
         }
+        self.lows.clear();
+        self.lows.extend(self.tables.iter().map(|t| t.low));
         self.read_streams(&mut reader, cols, row_count)?;
         if reader.bytes_read() == bytes.len() { Ok(()) } else { Err(reader.damaged()) }
     }

@@ -23,7 +23,8 @@ const fn fraction(i: u64) -> u16 {
     while n < 16 {
         x = (x * x) >> 31;
         bits = bits << 1 | x >> 32;
-        x >>= x >> 32;
+        let carry = x >> 32;
+        x >>= carry;
         n += 1;
     }
     bits as u16

@@ -19,7 +19,7 @@ proptest! {
         bits in 0usize..6,
         group in prop::sample::select(vec![0u32, 16, 128]),
         zero_point: bool,
-        raw: bool,
+        codec in 0usize..3,
         shape in prop::collection::vec(prop_oneof![0u64..70, Just(1u64 << 20)], 0..3),
         bytes in prop::collection::vec(any::<u8>(), 0..400),
         cuts in prop::array::uniform3(0usize..400),
@@ -27,7 +27,7 @@ proptest! {
         first in prop_oneof![0u64..5, any::<u64>()],
     ) {
         let offset = if zero_point { OffsetKind::ZeroPoint } else { OffsetKind::F16 };
-        let encoding = if raw { Encoding::Raw } else { affine(bits, group, offset) };
+        let encoding = [affine(bits, group, offset), Encoding::Raw, Encoding::Entropy][codec];
         let info = tensor(&shape, DType::BF16);
         let cut = |i: usize| &bytes[..cuts[i].min(bytes.len())];
         let parts = SlabParts { codes: &bytes, scales: cut(0), offsets: cut(1), extra: cut(2) };

@@ -2,12 +2,14 @@
 
 use aq_codec::CodecError;
 use aq_codec::entropy::{
-    Centroids, ColumnSteps, DecodeScratch, EncodeScratch, SlabCodes, check_parts, decode_rows, encode_slab,
-    estimated_bytes, step,
+    Centroids, ColumnSteps, DecodeScratch, EncodeScratch, RowScales, SlabCodes, check_parts, decode_rows,
+    encode_slab, estimated_bytes, power, step,
 };
 use aq_core::EncodedRows;
-use half::f16;
 use proptest::prelude::*;
+
+/// The unit of all scales.
+const UNIT: f32 = 0.37;
 
 /// A small generator, so that a case is a few numbers.
 pub(crate) struct Random(pub(crate) u64);
@@ -22,12 +24,6 @@ impl Random {
     pub(crate) fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.next() as f64 / (1_u64 << 31) as f64).sum::<f64>() - 6.0
     }
-
-    /// About Student-t with 5 degrees of freedom.
-    pub(crate) fn student(&mut self) -> f64 {
-        let squares: f64 = (0..5).map(|_| self.normal().powi(2)).sum();
-        self.normal() / (squares / 5.0).sqrt()
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -35,14 +31,14 @@ pub(crate) struct Case {
     pub(crate) codes: Vec<i32>,
     pub(crate) cols: usize,
     pub(crate) steps: Option<Vec<i8>>,
-    pub(crate) scales: Vec<f16>,
-    pub(crate) exponents: Vec<i8>,
+    pub(crate) fineness: u8,
+    pub(crate) levels: Vec<i16>,
 }
 
 impl Case {
     pub(crate) fn new(rows: usize, cols: usize, steps: Option<Vec<i8>>, codes: Vec<i32>) -> Self {
-        let scales = (0..rows).map(|i| f16::from_f32(0.01 + i as f32 / 64.0)).collect();
-        Self { codes, cols, steps, scales, exponents: vec![0; rows] }
+        let levels = (0..rows).map(|i| (i * 7 % 40) as i16 - 20).collect();
+        Self { codes, cols, steps, fineness: 4, levels }
     }
 
     /// Normal codes of this spread, larger in later columns by up to `growth` octaves; one in `rare` is huge.
@@ -60,7 +56,7 @@ impl Case {
     }
 
     pub(crate) fn rows(&self) -> usize {
-        self.scales.len()
+        self.levels.len()
     }
 
     pub(crate) fn slab(&self) -> SlabCodes<'_> {
@@ -70,15 +66,16 @@ impl Case {
 
     pub(crate) fn encode(&self, centroids: Centroids<'_>) -> EncodedRows {
         let mut out = EncodedRows::default();
-        encode_slab(
-            self.slab(),
-            &self.scales,
-            &self.exponents,
-            centroids,
-            &mut EncodeScratch::default(),
-            &mut out,
-        );
+        encode_slab(self.slab(), self.scales(), centroids, &mut EncodeScratch::default(), &mut out);
         out
+    }
+
+    fn scales(&self) -> RowScales<'_> {
+        RowScales { unit: UNIT, fineness: self.fineness, levels: &self.levels }
+    }
+
+    fn scale(&self, row: usize) -> f32 {
+        UNIT * power(self.levels[row].into(), self.fineness)
     }
 
     /// The weights by the formula, the same deltas in each class.
@@ -89,7 +86,7 @@ impl Case {
             let delta = if size == 0 { 0.0 } else { f32::from(deltas[size.min(3) as usize - 1]) / 256.0 };
             let step = self.steps.as_ref().map_or(1.0, |s| step(s[col]));
             let value = code as f32 - delta * code.signum() as f32;
-            value * step * self.scales[row].to_f32() * aq_codec::power_of_two(self.exponents[row])
+            value * step * self.scale(row)
         };
         (0..self.codes.len()).map(weight).collect()
     }
@@ -131,17 +128,16 @@ fn codes() -> impl Strategy<Value = i32> {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    (0usize..70, 0usize..40, any::<bool>(), any::<bool>()).prop_flat_map(|(cols, rows, steps, exponents)| {
+    (0usize..70, 0usize..40, any::<bool>(), any::<bool>()).prop_flat_map(|(cols, rows, steps, wide)| {
         let steps = prop::collection::vec(if steps { i8::MIN..=i8::MAX } else { 0..=3 }, cols);
-        let exponents = prop::collection::vec(if exponents { -20i8..=20 } else { 0..=0 }, rows);
-        let scales = prop::collection::vec((0u16..0x7c00).prop_map(f16::from_bits), rows);
-        (prop::collection::vec(codes(), rows * cols), steps, scales, exponents).prop_map(
-            move |(codes, steps, scales, exponents)| Case {
+        let levels = prop::collection::vec(if wide { -2000i16..=2000 } else { -9..=9 }, rows);
+        (prop::collection::vec(codes(), rows * cols), steps, 5u8..=12, levels).prop_map(
+            move |(codes, steps, fineness, levels)| Case {
                 codes,
                 cols,
                 steps: Some(steps),
-                scales,
-                exponents,
+                fineness,
+                levels,
             },
         )
     })
@@ -186,15 +182,8 @@ fn scratch_buffers_leave_no_trace() {
     let (mut scratch, mut decoding) = (EncodeScratch::default(), DecodeScratch::default());
     for case in cases.iter().chain(cases.iter().rev()) {
         let mut out = EncodedRows::default();
-        estimated_bytes(case.slab(), &mut scratch);
-        encode_slab(
-            case.slab(),
-            &case.scales,
-            &case.exponents,
-            Centroids::Same([0; 3]),
-            &mut scratch,
-            &mut out,
-        );
+        estimated_bytes(case.slab(), case.scales(), &mut scratch);
+        encode_slab(case.slab(), case.scales(), Centroids::Same([0; 3]), &mut scratch, &mut out);
         assert_eq!(out, case.encode(Centroids::Same([0; 3])));
         let mut weights = vec![0.0; case.codes.len()];
         decode_rows(out.parts(), case.cols, case.rows() as u64, 0, case.rows(), &mut decoding, &mut weights)
@@ -249,7 +238,7 @@ fn the_estimate_is_close() {
         (64, 27, 0.01, 0.0, u64::MAX),
     ] {
         let case = Case::normal(rows, cols, spread, growth, rare, 11);
-        let estimate = estimated_bytes(case.slab(), &mut EncodeScratch::default()) as f64;
+        let estimate = estimated_bytes(case.slab(), case.scales(), &mut EncodeScratch::default()) as f64;
         let bytes = case.encode(Centroids::Same([1; 3])).bytes() as f64;
         assert!((estimate - bytes).abs() < 12.0 + bytes * 0.002, "{rows} x {cols}: {estimate} {bytes}");
     }
@@ -260,13 +249,8 @@ fn centroids_lower_the_error() {
     let (rows, cols) = (64, 200);
     let mut random = Random(5);
     let case = Case::new(rows, cols, None, vec![0; rows * cols]);
-    let weights: Vec<f32> =
-        (0..rows * cols).map(|i| random.normal() as f32 * case.scales[i / cols].to_f32()).collect();
-    let codes = weights
-        .iter()
-        .enumerate()
-        .map(|(i, w)| (w / case.scales[i / cols].to_f32()).round() as i32)
-        .collect();
+    let weights: Vec<f32> = (0..rows * cols).map(|i| random.normal() as f32 * case.scale(i / cols)).collect();
+    let codes = weights.iter().enumerate().map(|(i, w)| (w / case.scale(i / cols)).round() as i32).collect();
     let case = Case { codes, ..case };
     let error = |centroids| {
         let encoded = case.encode(centroids);
@@ -290,19 +274,35 @@ fn hash(bytes: &[u8]) -> u64 {
 
 #[test]
 fn the_bytes_never_change() {
-    let tiny =
-        Case::new(2, 3, Some(vec![0, 4, -4]), vec![0, -1, 2, 0, 0, 700]).encode(Centroids::Same([64, 0, 0]));
-    assert_eq!(tiny.offsets, [0u8; 0]);
+    let tiny = Case::new(2, 3, Some(vec![0, 4, -4]), vec![0, -1, 2, 0, 0, 700]);
+    let EncodedRows { codes, scales, offsets, extra, .. } = tiny.encode(Centroids::Same([64, 0, 0]));
+    assert_eq!(codes, [60, 4, 206, 124, 240, 2, 0, 12]);
+    let expected =
+        [2, 0, 0, 0, 164, 112, 189, 62, 236, 255, 4, 193, 1, 44, 16, 251, 192, 168, 32, 0, 48, 111, 0];
+    assert_eq!(scales, expected);
+    assert_eq!(
+        offsets,
+        [
+            148, 63, 72, 64, 5, 82, 3, 27, 32, 51, 176, 41, 109, 0, 172, 187, 16, 8, 0, 32, 224, 3, 86, 160,
+            245, 255, 255, 255, 255, 31, 88, 40, 0
+        ]
+    );
+    assert_eq!(extra, []);
     let cases = [
         Case::normal(96, 130, 0.9, 2.0, 3000, 1),
         Case::normal(600, 400, 1.2, 3.0, 5000, 2),
         Case::normal(100, 70, 90.0, 0.0, u64::MAX, 3),
     ];
     let hashes = cases.map(|case| {
-        let EncodedRows { codes, offsets, .. } = case.encode(Centroids::Same([5, 6, 7]));
-        (hash(&codes), hash(&offsets))
+        let EncodedRows { codes, scales, offsets, .. } = case.encode(Centroids::Same([5, 6, 7]));
+        [hash(&codes), hash(&scales), hash(&offsets)]
     });
-    assert_eq!(hashes, [(0, 0); 3]);
+    let expected = [
+        [5436036626040976503, 13844702545483767969, 8429138407272288854],
+        [12913196476338894186, 14090648480073141990, 12249681679732560152],
+        [5674166570770274603, 3156649557283577051, 6385099293272350879],
+    ];
+    assert_eq!(hashes, expected);
 }
 
 #[test]
@@ -310,13 +310,12 @@ fn errors_name_the_fact() {
     let case = Case::normal(40, 50, 1.0, 0.0, u64::MAX, 1);
     let encoded = case.encode(Centroids::Same([0; 3]));
     let parts = encoded.parts();
-    let short = CodecError::PartLength { part: "scales", got: 80, expected: 82 };
-    assert_eq!(check_parts(parts, 50, 41), Err(short));
+    assert_eq!(check_parts(parts, 50, 41), Err(CodecError::Damaged { part: "scales" }));
     let mut scratch = DecodeScratch::default();
     let mut decode =
         |first, count, out: &mut [f32]| decode_rows(parts, 50, 40, first, count, &mut scratch, out);
     assert_eq!(decode(0, 2, &mut [0.0; 99]), Err(CodecError::OutputLength { got: 99, expected: 100 }));
-    assert!(matches!(decode(39, 2, &mut [0.0; 100]), Err(CodecError::PartLength { part: "scales", .. })));
+    assert_eq!(decode(39, 2, &mut [0.0; 100]), Err(CodecError::TooLarge { first: 39, count: 2 }));
     let damaged = CodecError::Damaged { part: "offsets" };
     assert_eq!(damaged.to_string(), "offsets are damaged: they do not decode to the rows they should hold");
     let cut = aq_core::SlabParts { offsets: &parts.offsets[..3], ..parts };

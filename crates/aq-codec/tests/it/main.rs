@@ -4,3 +4,4 @@ mod affine;
 mod damage;
 mod element;
 mod entropy;
+mod entropy_damage;

@@ -141,10 +141,14 @@ pub(super) fn groups(tensors: &[StoredTensor]) -> Vec<Range<usize>> {
     let (mut groups, mut start, mut shared) = (Vec::new(), 0, 0u64);
     for (i, tensor) in tensors.iter().enumerate() {
         let lengths = part_lengths(tensor, tensor.encoding.rows(&tensor.info));
-        let payload = lengths.map_or(u64::MAX, |lengths| {
-            let [codes, scales, offsets, _] = lengths.limits();
-            codes.saturating_add(scales).saturating_add(offsets)
-        });
+        let payload = match lengths {
+            Some(PartLengths::Exact([codes, scales, offsets, _])) => {
+                codes.saturating_add(scales).saturating_add(offsets)
+            }
+            // What it will be is not known before it is written; a byte a weight is more than most take.
+            Some(PartLengths::AtMost(_)) => tensor.info.elements(),
+            None => u64::MAX,
+        };
         if payload >= SMALL_TENSOR {
             groups.extend([start..i, i..i + 1]);
         } else {

@@ -94,6 +94,8 @@ struct Affine<'a> {
 }
 
 impl Rounding for Affine<'_> {
+    const LEAVES_ERRORS: bool = false;
+
     #[inline(always)]
     fn round<I: Isa>(&mut self, isa: I, col: usize, w: I::F) -> I::F {
         let grid = self.grids.of(col);

@@ -31,11 +31,12 @@ const MAGIC: f32 = 12_582_912.0;
 ///     code[i]   = sign(v) * magnitude
 ///     value     = sign(v) * (magnitude - shrink[magnitude]) * step
 ///     w[j]      = w[j] - (w[i] - value) * feedback[i][j]      j > i
-///     w[i]      = value
+///     w[i]      = w[i] - value
 /// ```
 ///
 /// `shrink` is 0 for magnitude 0 and its last value for 3 and more. Each operation is rounded to `f32`. `feedback` is that of
-/// [`sweep_affine`](super::sweep_affine). A step of 0 gives code 0. Afterwards `w` holds the values of the codes.
+/// [`sweep_affine`](super::sweep_affine). A step of 0 gives code 0. Afterwards `w` holds what each column lost;
+/// `sum((w[i] / U[i][i])^2)` is the output error of the row, for the factor `U` that the feedback is from.
 ///
 /// # Panics
 /// When lengths differ from the number of columns, or `feedback` has not its square.
@@ -45,7 +46,7 @@ const MAGIC: f32 = 12_582_912.0;
 /// let grid = UniformGrid { steps: &[0.5], factors: &[2.0; 16], rounding_offset: 0.1, shrink: [0.0, 0.25, 0.0] };
 /// let (mut w, mut codes) = ([[-2.5; 16]], [[0; 16]]);
 /// sweep_uniform(&mut w, &[0.0], grid, &mut codes);
-/// assert_eq!((codes, w), ([[-2; 16]], [[-1.75; 16]]));
+/// assert_eq!((codes, w), ([[-2; 16]], [[-0.75; 16]]));
 /// ```
 pub fn sweep_uniform(w: &mut [Lanes], feedback: &[f32], grid: UniformGrid<'_>, codes: &mut [[i16; ROWS]]) {
     let n = w.len();
@@ -62,6 +63,8 @@ struct Uniform<'a> {
 }
 
 impl Rounding for Uniform<'_> {
+    const LEAVES_ERRORS: bool = true;
+
     #[inline(always)]
     fn round<I: Isa>(&mut self, isa: I, col: usize, w: I::F) -> I::F {
         let (mut step, mut inverse) = ([0.0; ROWS], [0.0; ROWS]);

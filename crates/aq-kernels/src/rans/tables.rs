@@ -36,7 +36,7 @@ impl Share {
         let full = *state >> (32 - BITS) >= frequency;
         let word = (*state as u16).to_le_bytes();
         let x = if full { *state >> 16 } else { *state };
-        *state = (x / frequency << BITS) + x % frequency + u32::from(self.start);
+        *state = ((x / frequency) << BITS) + x % frequency + u32::from(self.start);
         full.then_some(word)
     }
 }

@@ -62,7 +62,7 @@ pub fn subtract_products(
     }
 }
 
-/// Rounds `w` column by column with `round`, which gives a code and its value.
+/// Rounds `w` column by column with `round`, which gives a code and its value. What each column lost takes its place.
 fn sweep<C>(w: &mut [f32], feedback: &[f32], mut round: impl FnMut(usize, f32) -> (C, f32)) -> Vec<C> {
     let n = w.len();
     let mut codes = Vec::new();
@@ -72,7 +72,7 @@ fn sweep<C>(w: &mut [f32], feedback: &[f32], mut round: impl FnMut(usize, f32) -
         for j in i + 1..n {
             w[j] -= error * feedback[i * n + j];
         }
-        w[i] = value;
+        w[i] = error;
         codes.push(code);
     }
     codes
@@ -82,12 +82,16 @@ fn sweep<C>(w: &mut [f32], feedback: &[f32], mut round: impl FnMut(usize, f32) -
 pub type RowGrids<'a> = (&'a [(f32, f32)], &'a [u32], u8);
 
 pub fn sweep_affine(w: &mut [f32], feedback: &[f32], (grids, group, max_code): RowGrids<'_>) -> Vec<u8> {
-    sweep(w, feedback, |i, w| {
+    let mut values = Vec::new();
+    let codes = sweep(w, feedback, |i, w| {
         let (scale, offset) = grids[group[i] as usize];
         let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
         let code = ((w - offset) * inverse).clamp(0.0, f32::from(max_code)).round_ties_even();
+        values.push(code * scale + offset);
         (code as u8, code * scale + offset)
-    })
+    });
+    w.copy_from_slice(&values);
+    codes
 }
 
 /// One row, the one of `factor`.

@@ -73,3 +73,23 @@ pub fn rans_reconstruct(
         *out = values[usize::from(classes[j])][usize::from(symbols[j])] * steps[j] * scale * factor;
     }
 }
+
+pub fn rans_reconstruct_codes(
+    codes: &[i32],
+    classes: &[u8],
+    deltas: &[[f32; 4]],
+    steps: &[f32],
+    (scale, factor): (f32, f32),
+    out: &mut [f32],
+) {
+    for (j, out) in out.iter_mut().enumerate() {
+        let [_, one, two, more] = deltas[usize::from(classes[j])];
+        let value = match codes[j] {
+            0 => 0.0,
+            c @ (1 | -1) => c as f32 - one * c as f32,
+            c @ (2 | -2) => c as f32 - two * c.signum() as f32,
+            c => c as f32 - more * c.signum() as f32,
+        };
+        *out = value * steps[j] * scale * factor;
+    }
+}

@@ -1,0 +1,133 @@
+//! One decoded row to weights.
+
+use aq_kernels::rans::{reconstruct, reconstruct_codes};
+
+use super::bits::BitReader;
+use super::centroid::value;
+use super::header::{Columns, Header};
+use super::table::{ESCAPE, Table};
+use crate::CodecError;
+
+/// What is stored of a row.
+#[derive(Clone, Copy)]
+pub(super) struct StoredRow<'a> {
+    /// One a column.
+    pub(super) symbols: &'a [u8],
+    /// Columns with their codes, save the low bits, where the symbol is an escape.
+    pub(super) escapes: &'a [(usize, i32)],
+    /// Begins with the low bits of the row.
+    pub(super) low: &'a [u8],
+    pub(super) scale: f32,
+}
+
+/// The escapes of a row, each with its column.
+pub(super) fn read_escapes(
+    symbols: &[u8],
+    classes: &[u8],
+    tables: &[Table],
+    reader: &mut BitReader<'_>,
+    escapes: &mut Vec<(usize, i32)>,
+) -> Result<(), CodecError> {
+    escapes.clear();
+    if !symbols.contains(&ESCAPE) {
+        return Ok(());
+    }
+    for (j, _) in symbols.iter().enumerate().filter(|(_, s)| **s == ESCAPE) {
+        let table = &tables[usize::from(classes[j])];
+        let excess = reader.golomb(table.escape_order)?;
+        escapes.push((j, table.escaped(excess).ok_or(reader.damaged())?));
+    }
+    Ok(())
+}
+
+impl StoredRow<'_> {
+    /// Writes the weights of a slab without low bits; `values` has what each symbol of each class stands for.
+    pub(super) fn weights(&self, columns: &Columns, header: &Header, values: &[[f32; 256]], out: &mut [f32]) {
+        let (classes, steps) = (&columns.classes[..out.len()], &columns.steps);
+        reconstruct(self.symbols, classes, values, steps, self.scale, 1.0, out);
+        for &(j, code) in self.escapes {
+            let deltas = &header.deltas[usize::from(classes[j])];
+            out[j] = value(code, deltas) * steps[j] * self.scale;
+        }
+    }
+
+    /// Writes the weights of a slab with low bits; `codes` is a reusable buffer.
+    pub(super) fn shifted_weights(
+        &self,
+        columns: &Columns,
+        header: &Header,
+        codes: &mut Vec<i32>,
+        out: &mut [f32],
+    ) {
+        let classes = &columns.classes[..out.len()];
+        let symbols = self.symbols.iter().zip(classes);
+        codes.clear();
+        codes.extend(symbols.map(|(&s, &class)| header.lows[usize::from(class)] + i32::from(s)));
+        for &(j, code) in self.escapes {
+            codes[j] = code;
+        }
+        add_low_bits(self.low, header.shift, codes);
+        reconstruct_codes(codes, classes, &header.deltas, &columns.steps, self.scale, 1.0, out);
+    }
+}
+
+/// Puts the next `shift` bits below each code.
+fn add_low_bits(bytes: &[u8], shift: u32, codes: &mut [i32]) {
+    match shift {
+        1 => add_constant::<1>(bytes, codes),
+        2 => add_constant::<2>(bytes, codes),
+        3 => add_constant::<3>(bytes, codes),
+        4 => add_constant::<4>(bytes, codes),
+        _ => add_low_bits_of_four(bytes, shift, codes),
+    }
+}
+
+/// With a shift that the compiler knows, which makes most of the work vanish.
+fn add_constant<const SHIFT: u32>(bytes: &[u8], codes: &mut [i32]) {
+    add_low_bits_of_four(bytes, SHIFT, codes);
+}
+
+#[inline(always)]
+fn add_low_bits_of_four(bytes: &[u8], shift: u32, codes: &mut [i32]) {
+    for (i, codes) in codes.chunks_mut(4).enumerate() {
+        let at = i * 4 * shift as usize;
+        let mut bits = eight_bytes(&bytes[at / 8..]) >> (at % 8);
+        for code in codes {
+            *code = *code << shift | (bits & ((1 << shift) - 1)) as i32;
+            bits >>= shift;
+        }
+    }
+}
+
+/// The first 8 bytes; what is missing is 0.
+#[inline]
+fn eight_bytes(bytes: &[u8]) -> u64 {
+    if let Some(eight) = bytes.first_chunk() {
+        return u64::from_le_bytes(*eight);
+    }
+    let mut eight = [0; 8];
+    eight[..bytes.len()].copy_from_slice(bytes);
+    u64::from_le_bytes(eight)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::bits::BitWriter;
+
+    #[test]
+    fn low_bits_come_back() {
+        for shift in 1..16 {
+            for n in [1, 2, 3, 4, 5, 9, 64, 67] {
+                let codes: Vec<i32> = (0..n).map(|i| (i * 7919 % 100_003 - 50_000) << (i % 3)).collect();
+                let mut bytes = Vec::new();
+                let mut writer = BitWriter::new(&mut bytes);
+                codes.iter().for_each(|&c| writer.put(c as u64, shift));
+                writer.finish();
+                let mut back: Vec<i32> = codes.iter().map(|c| c >> shift).collect();
+                add_low_bits(&bytes, shift, &mut back);
+                assert_eq!(back, codes, "{shift}");
+            }
+        }
+    }
+}

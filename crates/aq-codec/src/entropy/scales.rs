@@ -1,0 +1,146 @@
+//! The scales of the rows of a slab.
+//!
+//! A scale is a unit times a power of a root of two, so that a row takes a few bits:
+//!
+//! ```text
+//! scale[row] = unit * 2^(level[row] / 2^fineness)
+//!
+//! scales     the number of rows: little-endian u32; the unit: little-endian f32; the smallest level: little-endian i16;
+//!            1 byte: fineness, and 128 more when levels less the smallest one pass 255. Then these differences: as little-endian
+//!            u16 when they do, else as their sequence, filled up to bytes
+//! ```
+//!
+//! The power is computed in `f64` from square roots, and rounded to `f32`; so is its product with the unit.
+
+use super::bits::{BitReader, BitWriter};
+use super::sequence;
+use crate::CodecError;
+
+/// The scales of the rows of a slab: one level a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RowScales<'a> {
+    /// The scale of level 0; positive and finite.
+    pub unit: f32,
+    /// Levels of an octave are `2^fineness`; at most 12.
+    pub fineness: u8,
+    /// One level a row.
+    pub levels: &'a [i16],
+}
+
+/// The finest levels.
+const MOST_FINE: u8 = 12;
+/// Rows, unit, smallest level, fineness.
+const HEAD: usize = 11;
+/// Added to the fineness when levels are stored in two bytes.
+const WIDE: u8 = 128;
+
+impl RowScales<'_> {
+    /// Appends the part `scales` to `out`.
+    ///
+    /// # Panics
+    /// When the fineness is above 12.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        assert!(self.fineness <= MOST_FINE, "levels of an octave");
+        let (smallest, above) = self.above();
+        let bytes: Option<Vec<u8>> = above.iter().map(|&a| u8::try_from(a).ok()).collect();
+        out.extend((self.levels.len() as u32).to_le_bytes());
+        out.extend(self.unit.to_le_bytes());
+        out.extend(smallest.to_le_bytes());
+        out.push(self.fineness | if bytes.is_none() { WIDE } else { 0 });
+        match bytes {
+            None => out.extend(above.iter().flat_map(|a| a.to_le_bytes())),
+            Some(bytes) if bytes.is_empty() => {}
+            Some(bytes) => {
+                let mut writer = BitWriter::new(out);
+                sequence::write(&bytes, &mut writer);
+                writer.finish();
+            }
+        }
+    }
+
+    /// Bytes that [`RowScales::write`] appends.
+    pub(super) fn bytes(&self) -> u64 {
+        let (_, above) = self.above();
+        let bytes: Option<Vec<u8>> = above.iter().map(|&a| u8::try_from(a).ok()).collect();
+        HEAD as u64 + bytes.map_or(2 * above.len() as u64, |bytes| sequence_bytes(&bytes))
+    }
+
+    /// The scale of a level.
+    pub(super) fn scale(&self, level: i16) -> f32 {
+        self.unit * power(level.into(), self.fineness)
+    }
+
+    fn above(&self) -> (i16, Vec<u16>) {
+        let smallest = self.levels.iter().copied().min().unwrap_or(0);
+        (smallest, self.levels.iter().map(|level| level.abs_diff(smallest)).collect())
+    }
+}
+
+fn sequence_bytes(levels: &[u8]) -> u64 {
+    if levels.is_empty() { 0 } else { sequence::bits(levels).div_ceil(8) }
+}
+
+/// The number of rows that the part `scales` says it is of.
+///
+/// # Errors
+/// [`CodecError::Damaged`] when it is too short.
+pub(super) fn row_count(bytes: &[u8]) -> Result<u32, CodecError> {
+    let count = bytes.first_chunk().map(|&b| u32::from_le_bytes(b));
+    count.ok_or(CodecError::Damaged { part: "scales" })
+}
+
+/// Reads the scales of all rows into `scales`; `levels` is a reusable buffer.
+///
+/// # Errors
+/// [`CodecError::Damaged`] for bytes that no writer wrote.
+pub(super) fn read(bytes: &[u8], levels: &mut Vec<u8>, scales: &mut Vec<f32>) -> Result<(), CodecError> {
+    let damaged = || CodecError::Damaged { part: "scales" };
+    let rows = row_count(bytes)? as usize;
+    let (head, rest) = bytes.split_at_checked(HEAD).ok_or_else(damaged)?;
+    let unit = f32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+    let smallest = i16::from_le_bytes([head[8], head[9]]);
+    let (fineness, is_wide) = (head[10] & !WIDE, head[10] & WIDE != 0);
+    if fineness > MOST_FINE || !unit.is_finite() {
+        return Err(damaged());
+    }
+    let scale = |above: u16| unit * power(i32::from(smallest) + i32::from(above), fineness);
+    scales.clear();
+    if is_wide {
+        let pairs = rest.as_chunks::<2>();
+        if pairs.0.len() != rows || !pairs.1.is_empty() {
+            return Err(damaged());
+        }
+        scales.extend(pairs.0.iter().map(|&b| scale(u16::from_le_bytes(b))));
+        return Ok(());
+    }
+    if rows == 0 {
+        return if rest.is_empty() { Ok(()) } else { Err(damaged()) };
+    }
+    let mut reader = BitReader::new("scales", rest);
+    levels.clear();
+    sequence::read(&mut reader, rows, levels)?;
+    if reader.bytes_read() != rest.len() {
+        return Err(damaged());
+    }
+    scales.extend(levels.iter().map(|&above| scale(above.into())));
+    Ok(())
+}
+
+/// `2^(level / 2^fineness)`, the same bits everywhere; infinite or 0 beyond the range of `f32`.
+///
+/// ```
+/// use aq_codec::entropy::power;
+/// assert_eq!((power(0, 5), power(64, 5), power(-32, 5)), (1.0, 4.0, 0.5));
+/// assert_eq!(power(1, 1), std::f32::consts::SQRT_2);
+/// ```
+pub fn power(level: i32, fineness: u8) -> f32 {
+    let (whole, fraction) = (level >> fineness, level & ((1 << fineness) - 1));
+    let (mut root, mut product) = (2.0f64, 1.0f64);
+    for bit in (0..fineness).rev() {
+        root = root.sqrt();
+        if fraction >> bit & 1 == 1 {
+            product *= root;
+        }
+    }
+    (product * f64::from_bits(((whole.clamp(-1022, 1023) + 1023) as u64) << 52)) as f32
+}
