@@ -65,8 +65,8 @@ impl Tile {
                 shrink,
             };
             self.state.sweep(block, grid);
-            for row in 0..rows {
-                self.state.count(block, row, factors[row], &mut self.bins, &mut self.distortion);
+            for (row, &factor) in factors.iter().enumerate().take(rows) {
+                self.state.count(block, row, factor, &mut self.bins, &mut self.distortion);
             }
             if layer.gain {
                 self.state.add_slopes(block, grid, &mut self.slopes);
