@@ -6,7 +6,7 @@ use super::refit::Bounds;
 use super::{Block, Shared};
 
 /// Passes over all codes before the grids are refitted, and after it.
-const PASSES: [usize; 2] = [1, 2];
+const PASSES: [usize; 2] = [2, 4];
 
 /// Buffers of one worker: 16 rows of a layer and one block of their columns.
 #[derive(Default)]
