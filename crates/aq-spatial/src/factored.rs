@@ -22,6 +22,8 @@ pub(crate) struct FactoredBlock {
     pub(crate) feedback: Vec<f32>,
     /// The damped Hessian in that order, with a mean diagonal value of about 1, row-major.
     pub(crate) h: Vec<f32>,
+    /// What was added to its diagonal; 0 where the diagonal is all there is.
+    pub(crate) damping: f64,
     /// `1 / h[i][i]`.
     pub(crate) inverse_diagonal: Vec<f32>,
     /// `U[i][i]`, in units of the block's own mean diagonal value: rounding errors of column `i` count with `U[i][i]^-2`.
@@ -117,7 +119,7 @@ impl Room {
                 let inverse_diagonal = h.iter().step_by(n + 1).map(|h| 1.0 / h).collect();
                 let pivots = self.u.iter().step_by(n + 1).copied().collect();
                 let feedback = self.feedback(n);
-                return FactoredBlock { first, order, feedback, h, inverse_diagonal, pivots, mean };
+                return FactoredBlock { first, order, feedback, h, damping, inverse_diagonal, pivots, mean };
             }
             counts.failed[i] += 1;
         }
@@ -162,7 +164,7 @@ fn without_feedback(first: usize, values: &[f64], mean: f64) -> FactoredBlock {
     let pivots = inverse_diagonal.iter().map(|&v| f64::from(v).sqrt()).collect();
     let (order, feedback) = ((0..n as u32).collect(), vec![0.0; n * n]);
     let mean = if mean.is_finite() && mean > 0.0 { mean } else { 1.0 };
-    FactoredBlock { first, order, feedback, h, inverse_diagonal, pivots, mean }
+    FactoredBlock { first, order, feedback, h, damping: 0.0, inverse_diagonal, pivots, mean }
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ const FULL: usize = 2048;
 const BLOCK: usize = 512;
 /// Neighbouring rows that fall into the same half.
 const RUN: usize = 16;
+/// The most values of a Hessian: layers of more than 32768 columns have smaller blocks.
+const VALUES: usize = 1 << 24;
 
 /// `sum(weight * x^T x)` over the calibration rows `x` of a layer, block-diagonal.
 #[derive(Debug, Clone)]
@@ -143,11 +145,12 @@ pub(crate) fn diagonal(matrix: &[f64]) -> impl Iterator<Item = f64> {
 
 /// All columns up to [`FULL`], else whole groups of about [`BLOCK`] columns together.
 fn block_size(cols: usize, group: usize) -> usize {
+    let most = BLOCK.min(VALUES / cols).max(1);
     match group {
         _ if cols <= FULL => cols,
-        group if group <= BLOCK => BLOCK / group * group,
-        group if group <= FULL => group,
-        _ => BLOCK,
+        group if group <= most => most / group * group,
+        group if group <= FULL && most == BLOCK => group,
+        _ => most,
     }
 }
 
@@ -163,6 +166,7 @@ mod tests {
             assert_eq!(block_size(cols, group), block, "{cols} {group}");
         }
         assert_eq!(block_size(4096, 4096), 512, "a whole row");
+        assert_eq!((block_size(300_001, 16), block_size(300_001, 64), block_size(1 << 22, 64)), (48, 55, 4));
     }
 
     #[test]

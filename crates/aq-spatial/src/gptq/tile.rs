@@ -119,7 +119,7 @@ impl BlockState {
         }
     }
 
-    /// Adds the share of this block in `w H w` and `w H q` of each row.
+    /// Adds the share of this block in `w H w` and `w H q` of each row, without the damping.
     fn add_slopes(&mut self, block: &Block, grids: &[AffineGrid], slopes: &mut [(f64, f64); ROWS]) {
         self.product.clear();
         self.product.resize(block.len(), [0.0; ROWS]);
@@ -130,8 +130,9 @@ impl BlockState {
             let (scale, offset) = (grids[group as usize].scale(), grids[group as usize].offset());
             for lane in 0..ROWS {
                 let value = f32::from(codes[lane]) * scale[lane] + offset[lane];
-                let output = -f64::from(product[lane]);
-                slopes[lane].0 += f64::from(weights[lane]) * output;
+                let weight = f64::from(weights[lane]);
+                let output = -f64::from(product[lane]) - block.factored.damping * weight;
+                slopes[lane].0 += weight * output;
                 slopes[lane].1 += f64::from(value) * output;
             }
         }

@@ -3,5 +3,6 @@
 mod accuracy;
 mod extremes;
 mod gain;
+mod gptq;
 mod rows;
 mod support;

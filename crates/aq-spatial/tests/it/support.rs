@@ -3,7 +3,7 @@
 use aq_codec::{ReadScratch, decode};
 use aq_core::{
     BitWidth, DType, EncodedRows, Encoding, GroupSize, LayerInputs, LayerPlan, LayerStats, QuantStrategy,
-    RowData, Rows, Scratch, TensorInfo,
+    RowData, Rows, Scratch, StepDown, TensorInfo,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -40,16 +40,25 @@ impl Case {
 
     /// Encodes rows given in one call or in several.
     pub(crate) fn encode(&self, blocks: &[RowData<'_>], importance: Option<&[f32]>) -> EncodedRows {
+        self.encode_with(blocks, LayerStats { importance, inputs: None }).0
+    }
+
+    /// Encodes rows with what is known of the inputs, and says what steps down it took.
+    pub(crate) fn encode_with(
+        &self,
+        blocks: &[RowData<'_>],
+        stats: LayerStats<'_>,
+    ) -> (EncodedRows, Vec<StepDown>) {
         let info = self.info(blocks.iter().map(RowData::len).sum());
         let strategy = strategy(self.method);
-        let layer = LayerInputs { stats: LayerStats { importance, inputs: None }, ..LayerInputs::new(&info) };
+        let layer = LayerInputs { stats, ..LayerInputs::new(&info) };
         let quantizer = strategy.prepare(&layer, &self.plan()).expect("inputs that fit");
         let (mut scratch, mut out) = (Scratch::default(), EncodedRows::default());
         for &data in blocks {
             let rows = Rows { data, cols: self.cols, first_row: out.row_count };
             quantizer.quantize_rows(rows, &mut scratch, &mut out).expect("rows that fit");
         }
-        out
+        (out, quantizer.step_downs().to_vec())
     }
 
     pub(crate) fn decode(&self, encoded: &EncodedRows) -> Vec<f32> {
