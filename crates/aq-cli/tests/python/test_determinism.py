@@ -1,7 +1,9 @@
 """The bytes of a result depend on the model and the settings, and on nothing else."""
+import numpy as np
 import pytest
 
 from conftest import DIGITS, aq, digest, write_model
+from small_models import save_safetensors
 
 VARIANTS = {
     "one thread": (["--threads", "1"], {}),
@@ -24,17 +26,30 @@ VARIANTS = {
 def wide_model(tmp_path_factory):
     """Several slabs a tensor, rows of an odd width, a convolution, a row longer than a block, small kept tensors."""
     shapes = {"a.weight": (3000, 1152), "b.weight": (1500, 1001), "c.weight": (96, 64, 3, 3), "d.weight": (3, 300_001),
-              "e.bias": (1152,), "f.weight": (40, 27)}
+              "e.bias": (1152,), "f.weight": (40, 27), "g.weight": (70, 2600)}
     return write_model(tmp_path_factory.mktemp("wide") / "model.safetensors", shapes)
 
 
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """Inputs of layers of the wide model and of the digits."""
+    random = np.random.default_rng(8)
+    layers = {"a": 1152, "b": 1001, "c": 576, "g": 2600, "blocks.0.mlp.fc1": 128, "blocks.1.mlp.fc2": 512}
+    inputs = {k: (random.normal(size=(1, 200, n)) * random.normal(size=n)).astype(np.float16) for k, n in layers.items()}
+    path = tmp_path_factory.mktemp("samples") / "samples.safetensors"
+    save_safetensors(path, inputs)
+    return path
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow", ""], ids=["parquet", "arrow", "folder"])
-@pytest.mark.parametrize("settings", ["2 ls 64", "4 ls 128", "3 minmax 0", "8 minmax 40"])
+@pytest.mark.parametrize("settings", ["2 ls 64", "4 ls 128", "3 minmax 0", "8 minmax 40", "3 gptq 64"])
 @pytest.mark.parametrize("name", ["digits", "wide"])
-def test_same_bytes(name, settings, suffix, wide_model, tmp_path):
+def test_same_bytes(name, settings, suffix, wide_model, samples, tmp_path):
     model = DIGITS if name == "digits" else wide_model
     bits, method, group = settings.split()
     options = ["--bits", bits, "--method", method, "--group-size", group, "--force", "--quiet"]
+    if method == "gptq":
+        options += ["--calibration", samples]
     out = tmp_path / f"out{suffix}"
     digests = {}
     for label, (more, env) in VARIANTS.items():

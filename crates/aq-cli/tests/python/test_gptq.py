@@ -104,7 +104,7 @@ def test_no_worse_than_the_reference(layer, bits):
     folder, weight, seen, unseen = layer
     reference = reference_gptq(weight, seen, bits)
     expected = output_error(weight, reference, unseen)
-    report, plain = quantize(folder, "--bits", bits, "--method", "ls")
+    _, plain = quantize(folder, "--bits", bits, "--method", "ls")
     report, q = quantize(folder, "--bits", bits, "--method", "gptq")
     _, without_gain = quantize(folder, "--bits", bits, "--method", "gptq", "--gain", "off")
     errors = [output_error(weight, each, unseen) for each in (q, without_gain, plain)]
@@ -112,7 +112,30 @@ def test_no_worse_than_the_reference(layer, bits):
     slopes = [slope(weight, each, unseen) for each in (q, without_gain, reference)]
     print(f"{bits} bits: reference {expected:.5f}; gptq, without gain, ls: {ratios}; slopes {slopes}")
     assert report["fallbacks"] == []
-    assert errors[0] <= 1.02 * expected
+    assert errors[0] <= 0.98 * expected
     assert errors[1] < errors[0] < errors[2]
     assert abs(slopes[0] - 1) < 0.2 * abs(slopes[2] - 1)
     assert report["tensors"][0]["output_error"] == pytest.approx(errors[0], rel=0.15)
+
+
+HESSIANS = {
+    "singular": (lambda x: x[:40], "gptq", "it is singular: 40 calibration rows for 512 columns"),
+    "zero": (lambda x: 0 * x, "gptq", "1 of 1 blocks of its Hessian are zero"),
+    "poisoned": (lambda x: np.where(np.arange(COLS) == 7, np.nan, x), "ls", "the layer has no calibration inputs"),
+}
+
+
+@pytest.mark.parametrize("what", HESSIANS)
+def test_a_hessian_without_an_inverse_is_a_row_of_the_report(what, tmp_path):
+    change, method, reason = HESSIANS[what]
+    weight, seen, _ = correlated_layer(4)
+    save_safetensors(tmp_path / "model.safetensors", {"blocks.0.fc.weight": weight})
+    inputs = change(seen[:512]).astype(np.float16)
+    save_safetensors(tmp_path / "samples.safetensors", {"blocks.0.fc": inputs[None]})
+    report, q = quantize(tmp_path, "--bits", 4, "--method", "gptq")
+    reasons = [f["reason"] for f in report["fallbacks"] if f["tensor"] == "blocks.0.fc.weight"]
+    assert reason in reasons
+    assert np.isfinite(q).all()
+    _, plain = quantize(tmp_path, "--bits", 4, "--method", "ls")
+    assert ((q - weight) ** 2).sum() < (1.2 if what != "singular" else 6) * ((plain - weight) ** 2).sum()
+    assert (method == "ls") == np.array_equal(q, plain)

@@ -4,14 +4,26 @@ use std::sync::atomic::AtomicBool;
 
 use aq_engine::JobOptions;
 
-use crate::model::{Fixture, quantize, tensors};
+use crate::model::{Fixture, Tensor, quantize, tensors, weights, write};
+
+/// Inputs of the layer `name` with `cols` columns, more alike the closer they are.
+fn samples(name: &str, cols: usize) -> Tensor {
+    let mut values = weights(100 * cols, cols as u64);
+    for i in 1..values.len() {
+        values[i] += 0.7 * values[i - 1];
+    }
+    Tensor { name: name.into(), shape: vec![1, 100, cols], values }
+}
 
 #[test]
 fn resources_never_change_a_byte() {
     let fixture = Fixture::new(&tensors());
-    for (method, bits) in [("minmax", 3), ("ls", 2)] {
+    // One layer has a Hessian of one block, none of the others has inputs.
+    write(&fixture.path("samples.safetensors"), &[samples("blocks.0.fc1", 1152)]);
+    for (method, bits) in [("minmax", 3), ("ls", 2), ("gptq", 3)] {
         let base = |name: &str| JobOptions {
             method: Some(method.into()),
+            calibration: Some(fixture.path("samples.safetensors")),
             bits: Some(bits),
             threads: Some(1),
             force: true,
