@@ -1,5 +1,6 @@
-//! `cargo xtask bench`: how fast the kernels and the whole job are, beside what bounds them.
+//! `cargo xtask bench`: how fast the kernels and the whole job are, beside what bounds them, and how accurate the methods.
 
+mod accuracy;
 pub(crate) mod case;
 mod job;
 mod report;
@@ -36,6 +37,8 @@ pub(crate) struct Args {
     /// A built `aq` to measure instead of building one
     #[arg(long, value_name = "FILE", env = "AQ_BIN")]
     aq: Option<PathBuf>,
+    #[command(flatten)]
+    accuracy: accuracy::Args,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -50,6 +53,8 @@ enum Suite {
     Memory,
     /// Writing, checking and reading back Parquet, beside cp
     Io,
+    /// Bits per weight against error for every method and peer, beside the rate-distortion bound
+    Accuracy,
     /// All of them
     All,
 }
@@ -66,6 +71,7 @@ pub(crate) struct Setting {
 #[derive(Default)]
 pub(crate) struct Found {
     cases: Vec<Case>,
+    sections: Vec<accuracy::Section>,
     notes: Vec<String>,
 }
 
@@ -80,7 +86,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if wants(Suite::Simd) {
         simd::run(&setting, &mut found)?;
     }
-    if args.suite != Suite::Simd {
+    if wants(Suite::Accuracy) {
+        accuracy::run(&setting, &args.accuracy, &mut found)?;
+    }
+    if !matches!(args.suite, Suite::Simd | Suite::Accuracy) {
         let jobs = job::Jobs::new(&setting)?;
         for (suite, run) in [
             (Suite::Speed, suites::speed as fn(&job::Jobs<'_>, &mut Found) -> anyhow::Result<()>),
@@ -96,8 +105,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     found.notes.push(format!("load averages before and after: {} and {}", text(&host["load"]), load()));
     write(&folder, &host, &found)?;
     match &args.baseline {
-        Some(path) => compare_bench::report(&compare_bench::load(path)?, &found.cases),
+        Some(path) => compare_bench::report(&compare_bench::load(path)?, &found.all_cases()),
         None => Ok(()),
+    }
+}
+
+impl Found {
+    /// Timings and accuracies.
+    fn all_cases(&self) -> Vec<Case> {
+        let accuracies = self.sections.iter().flat_map(accuracy::Section::cases);
+        self.cases.iter().cloned().chain(accuracies).collect()
     }
 }
 
@@ -115,10 +132,13 @@ fn setting(args: &Args) -> anyhow::Result<Setting> {
 }
 
 fn write(folder: &Path, host: &Value, found: &Found) -> anyhow::Result<()> {
-    let cases: Vec<Value> = found.cases.iter().map(Case::to_json).collect();
+    let cases: Vec<Value> = found.all_cases().iter().map(Case::to_json).collect();
     let results = json!({"schema": case::SCHEMA, "host": host, "notes": found.notes, "cases": cases});
-    let shown = Results { host, notes: &found.notes, cases: &found.cases };
-    println!("{}", report::table(&found.cases));
+    let shown = Results { host, notes: &found.notes, cases: &found.cases, sections: &found.sections };
+    found.sections.iter().for_each(|section| println!("{}", section.markdown()));
+    if !found.cases.is_empty() {
+        println!("{}", report::table(&found.cases));
+    }
     found.notes.iter().for_each(|note| println!("- {note}"));
     fs::write(folder.join("results.json"), serde_json::to_string_pretty(&results)? + "\n")?;
     fs::write(folder.join("report.md"), shown.markdown())?;

@@ -9,6 +9,8 @@ mod fuzz;
 mod layers;
 mod model;
 mod process;
+mod random;
+mod safetensors;
 mod statistics;
 mod synthetic;
 mod test;

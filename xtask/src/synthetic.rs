@@ -5,7 +5,10 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::Context;
-use serde_json::{Map, json};
+use serde_json::Map;
+
+use crate::random::Random;
+use crate::safetensors;
 
 /// The name and shape of a tensor.
 pub(crate) type Tensor = (String, Vec<u64>);
@@ -18,7 +21,7 @@ impl Pool {
 
     pub(crate) fn new() -> Self {
         let mut random = Random(1);
-        Pool((0..Pool::LEN).map(|_| random.student()).collect())
+        Pool((0..Pool::LEN).map(|_| student(&mut random)).collect())
     }
 }
 
@@ -42,19 +45,12 @@ pub(crate) fn elements(shape: &[u64]) -> u64 {
     shape.iter().product()
 }
 
-/// The header, padded with spaces so that the data begin at a multiple of 8.
 fn header(tensors: &[Tensor]) -> String {
-    let mut entries = Map::new();
-    entries.insert("__metadata__".into(), json!({"format": "pt"}));
-    let mut start = 0;
-    for (name, shape) in tensors {
-        let end = start + 2 * elements(shape);
-        entries.insert(name.clone(), json!({"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}));
-        start = end;
-    }
-    let text = serde_json::Value::Object(entries).to_string();
-    let width = text.len().next_multiple_of(8);
-    format!("{text:width$}")
+    let metadata = Map::from_iter([("format".to_owned(), "pt".into())]);
+    safetensors::header(
+        &metadata,
+        tensors.iter().map(|(name, shape)| (&**name, "BF16", &**shape, 2 * elements(shape))),
+    )
 }
 
 fn write_tensor(file: &mut impl Write, key: &str, shape: &[u64], pool: &Pool) -> anyhow::Result<()> {
@@ -72,7 +68,7 @@ fn write_tensor(file: &mut impl Write, key: &str, shape: &[u64], pool: &Pool) ->
     let channels: Vec<f32> = (0..columns).map(|_| channel(&mut random)).collect();
     let mut bytes = Vec::new();
     for _ in 0..n.checked_div(columns).unwrap_or(0) {
-        let row = size * (0.15 * random.normal()).exp() as f32;
+        let row = size * (0.15 * random.near_normal()).exp() as f32;
         let mut from = random.below(Pool::LEN);
         bytes.clear();
         for channel in &channels {
@@ -90,43 +86,18 @@ fn channel(random: &mut Random) -> f32 {
     if random.below(256) == 0 { 2.5 + 3.5 * random.uniform() as f32 } else { 1.0 }
 }
 
+/// Student-t with 5 degrees of freedom. No library function, so the bits are the same everywhere.
+fn student(random: &mut Random) -> f32 {
+    const DEGREES: f64 = 5.0;
+    let chi: f64 = (0..5).map(|_| random.near_normal().powi(2)).sum();
+    let unit = (DEGREES - 2.0).sqrt() / chi.max(1e-3).sqrt();
+    (random.near_normal() * unit).clamp(-9.0, 9.0) as f32
+}
+
 /// The nearest bfloat16, ties to even, of a finite number.
 fn bf16(value: f32) -> u16 {
     let bits = value.to_bits();
     ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// In `[0, 1)`.
-    fn uniform(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.uniform() * n as f64) as usize
-    }
-
-    /// The sum of 12 uniform numbers less 6. No library function, so the bits are the same everywhere.
-    fn normal(&mut self) -> f64 {
-        (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
-    }
-
-    fn student(&mut self) -> f32 {
-        const DEGREES: f64 = 5.0;
-        let chi: f64 = (0..5).map(|_| self.normal().powi(2)).sum();
-        let unit = (DEGREES - 2.0).sqrt() / chi.max(1e-3).sqrt();
-        (self.normal() * unit).clamp(-9.0, 9.0) as f32
-    }
 }
 
 #[cfg(test)]
@@ -145,7 +116,7 @@ mod tests {
     #[test]
     fn samples_have_unit_variance_and_heavy_tails() {
         let mut random = Random(7);
-        let x: Vec<f64> = (0..100_000).map(|_| f64::from(random.student())).collect();
+        let x: Vec<f64> = (0..100_000).map(|_| f64::from(student(&mut random))).collect();
         let moment = |k: i32| x.iter().map(|x| x.powi(k)).sum::<f64>() / x.len() as f64;
         assert!((moment(2) - 1.0).abs() < 0.05, "{}", moment(2));
         assert!(moment(4) > 4.0, "{}", moment(4));

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use crate::calibration::Calibration;
-use crate::report::{bits_per_weight, finite};
+use crate::report::{bits_per_weight, finite, slope};
 use crate::slab::Measured;
 use crate::weights::WeightReader;
 use crate::{EngineError, Result, Silent};
@@ -193,7 +193,7 @@ impl ModelComparison {
                     "name": t.stored.info.name(), "shape": t.stored.info.shape(), "params": t.stored.info.elements(),
                     "codec": t.stored.encoding.codec(),
                     "cosine": t.comparison.cosine(), "relative_mse": finite(t.comparison.relative_mse()),
-                    "max_abs": t.comparison.max_abs, "output_error": t.output_error(),
+                    "slope": slope(&t.comparison), "max_abs": t.comparison.max_abs, "output_error": t.output_error(),
                     "output_slope": t.output_error().map(|_| t.output.slope()),
                 })
             })
@@ -201,8 +201,8 @@ impl ModelComparison {
         json!({
             "schema": "aq.compare/1",
             "tensors": tensors,
-            "global": {"cosine": global.cosine(), "relative_mse": finite(global.relative_mse()), "params": params,
-                       "bits_per_weight": self.bits_per_weight},
+            "global": {"cosine": global.cosine(), "relative_mse": finite(global.relative_mse()),
+                       "slope": slope(&global), "params": params, "bits_per_weight": self.bits_per_weight},
             "only_in_one": self.only_in_one,
         })
     }

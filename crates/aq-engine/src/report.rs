@@ -45,7 +45,7 @@ impl TensorReport {
 
     /// Slope of the decoded on the source weights, `sum(w q) / sum(w w)`; 1 for weights that are all zero.
     pub fn slope(&self) -> f64 {
-        if self.comparison.aa == 0.0 { 1.0 } else { self.comparison.dot / self.comparison.aa }
+        slope(&self.comparison)
     }
 
     /// Squared error of the layer's outputs over their squares, on held-out calibration rows; `None` without calibration.
@@ -192,6 +192,11 @@ impl Report {
             "tensors": self.tensors.iter().map(TensorReport::json).collect::<Vec<_>>(),
         })
     }
+}
+
+/// Slope of the second on the first; 1 when the first is all zero.
+pub(crate) fn slope(comparison: &Comparison) -> f64 {
+    if comparison.aa == 0.0 { 1.0 } else { comparison.dot / comparison.aa }
 }
 
 /// Bits for each of `params` weights in `bytes` bytes; 0 when there are none.

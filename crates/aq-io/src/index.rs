@@ -101,7 +101,7 @@ fn open_index(folder: &Path, name: &str, access: Access) -> Result<Box<dyn Sourc
     join(folder, parts)
 }
 
-/// Opens the files of a folder that has no index.
+/// Opens the files of a folder that has no index; calibration samples beside the weights are not part of the model.
 fn open_files(folder: &Path, names: &[String], access: Access) -> Result<Box<dyn Source>> {
     let weights: Vec<&String> = names.iter().filter(|n| is_weights(n)).collect();
     let is_kept =
@@ -113,9 +113,13 @@ fn open_files(folder: &Path, names: &[String], access: Access) -> Result<Box<dyn
     check_complete(folder, &files)?;
     let mut parts = Vec::new();
     for file in files {
-        parts.push(safetensors::open(&resolve(folder, file, folder)?, access)?);
+        let part = safetensors::open(&resolve(folder, file, folder)?, access)?;
+        if !part.metadata().contains_key("aq.calibration") {
+            parts.push(part);
+        }
     }
     match parts.len() {
+        0 => Err(IoError::not_found(folder, "no model in this folder, only calibration samples")),
         1 => Ok(parts.remove(0)),
         _ => join(folder, parts),
     }

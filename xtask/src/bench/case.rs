@@ -22,6 +22,8 @@ pub(crate) struct Case {
     pub(crate) base: Measured,
     /// How many times better than the baseline: above 1 is faster or smaller.
     pub(crate) ratio: f64,
+    /// More about the result that does not tell cases apart.
+    pub(crate) detail: Map<String, Value>,
 }
 
 /// What is measured and against what.
@@ -48,7 +50,7 @@ impl Case {
         let Title { suite, name, params, unit, baseline } = title;
         let params = params.as_object().cloned().unwrap_or_default();
         let [suite, name, unit, baseline] = [suite, name, unit, baseline].map(str::to_owned);
-        Case { suite, name, params, unit, own, baseline, base, ratio }
+        Case { suite, name, params, unit, own, baseline, base, ratio, detail: Map::new() }
     }
 
     pub(crate) fn to_json(&self) -> Value {
@@ -56,7 +58,7 @@ impl Case {
         let base = &self.base;
         json!({"suite": self.suite, "name": self.name, "params": self.params, "value": value, "unit": self.unit,
                "min": min, "max": max, "runs": runs, "ratio": self.ratio,
-               "baseline": {"name": self.baseline, "value": base.value, "min": base.min, "max": base.max,
+               "detail": self.detail, "baseline": {"name": self.baseline, "value": base.value, "min": base.min, "max": base.max,
                             "runs": base.runs}})
     }
 
@@ -76,6 +78,7 @@ impl Case {
             baseline: text(&case["baseline"]["name"])?,
             base: measured(&case["baseline"])?,
             ratio: case["ratio"].as_f64()?,
+            detail: case["detail"].as_object().cloned().unwrap_or_default(),
         })
     }
 }

@@ -4,13 +4,17 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use super::accuracy::{Section, escaped};
 use super::case::Case;
 
 /// What a report shows.
 pub(crate) struct Results<'a> {
     pub(crate) host: &'a Value,
     pub(crate) notes: &'a [String],
+    /// Timings.
     pub(crate) cases: &'a [Case],
+    /// Accuracies.
+    pub(crate) sections: &'a [Section],
 }
 
 const HEADER: [&str; 6] = ["suite", "case", "measured (min to max)", "unit", "baseline", "ratio"];
@@ -22,10 +26,16 @@ impl Results<'_> {
         for (key, value) in self.host.as_object().into_iter().flatten() {
             out += &format!("- {key}: {}\n", plain(value));
         }
-        out +=
-            "\nMedians. A ratio above 1 is better than the baseline, which was measured in the same run.\n\n";
+        out += "\n";
         self.notes.iter().for_each(|note| out += &format!("- {note}\n"));
-        out + "\n" + &table(self.cases)
+        for section in self.sections {
+            out += &format!("\n{}", section.markdown());
+        }
+        if !self.cases.is_empty() {
+            out += "\nMedians. A ratio above 1 is better than the baseline, which was measured in the same run.\n\n";
+            out += &table(self.cases);
+        }
+        out
     }
 
     /// The same with a chart for each suite, drawn inline.
@@ -39,28 +49,39 @@ impl Results<'_> {
             out += &format!("<li>{}: {}</li>\n", escaped(key), escaped(&plain(value)));
         }
         self.notes.iter().for_each(|note| out += &format!("<li>{}</li>\n", escaped(note)));
-        out += "</ul>\n<p>Medians. A bar to the right of 1 is better than the baseline, which was measured in the \
-                same run. The axis is logarithmic.</p>\n";
-        for group in self.cases.chunk_by(|a, b| a.suite == b.suite) {
-            out += &format!("<h2>{}</h2>\n{}", escaped(&group[0].suite), chart(group));
+        out += "</ul>\n";
+        for section in self.sections {
+            out += &format!("<h2>{}</h2>\n{}", escaped(&section.title), section.chart());
+            out += &format!("<details><summary>figures</summary>\n{}</details>\n", section.html_table());
         }
-        out += "<h2>All figures</h2>\n<table>\n";
-        let row = |cells: &[String; 6], tag: &str| {
-            let cells = cells.iter().map(|c| format!("<{tag}>{}</{tag}>", escaped(c)));
-            format!("<tr>{}</tr>\n", cells.collect::<String>())
-        };
-        out += &row(&HEADER.map(str::to_owned), "th");
-        self.cases.iter().for_each(|case| out += &row(&cells(case), "td"));
-        out + "</table>\n</html>\n"
+        if !self.cases.is_empty() {
+            out += &timings(self.cases);
+        }
+        out + "</html>\n"
     }
+}
+
+/// A chart for each suite, and one table.
+fn timings(cases: &[Case]) -> String {
+    let mut out = String::from(
+        "<p>Medians. A bar to the right of 1 is better than the baseline, which was measured in the same run. The \
+         axis is logarithmic.</p>\n",
+    );
+    for group in cases.chunk_by(|a, b| a.suite == b.suite) {
+        out += &format!("<h2>{}</h2>\n{}", escaped(&group[0].suite), chart(group));
+    }
+    out += "<h2>All figures</h2>\n<table>\n";
+    let row = |row: &[String; 6], tag: &str| {
+        let cells = row.iter().map(|c| format!("<{tag}>{}</{tag}>", escaped(c)));
+        format!("<tr>{}</tr>\n", cells.collect::<String>())
+    };
+    out += &row(&HEADER.map(str::to_owned), "th");
+    cases.iter().for_each(|case| out += &row(&cells(case), "td"));
+    out + "</table>\n"
 }
 
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// A Markdown table of all cases, its columns aligned for the terminal.
@@ -170,7 +191,7 @@ mod tests {
     fn a_page_stands_alone_and_escapes_names() {
         let cases = [example("a<b", 4.0), example("slow", 0.02)];
         let notes = ["no numpy".to_owned()];
-        let results = Results { host: &json!({"cpu": "x"}), notes: &notes, cases: &cases };
+        let results = Results { host: &json!({"cpu": "x"}), notes: &notes, cases: &cases, sections: &[] };
         let html = results.html();
         assert!(html.contains("a&lt;b") && !html.contains("a<b") && html.contains("cp &amp; fsync"));
         assert_eq!(html.matches("<rect").count(), 2);

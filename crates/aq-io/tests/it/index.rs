@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{contents, f32_file, folder, opened, put, refused};
+use crate::support::{contents, entry, f32_file, folder, opened, put, raw_file, refused};
 
 const INDEX: &str = "model.safetensors.index.json";
 const A: &str = "model-00001-of-00002.safetensors";
@@ -128,4 +128,20 @@ fn folders_without_an_index() {
     assert!(message.contains("duplicate") && message.contains("twice.safetensors"), "{message}");
     put(path, "part/m-00001-of-00003.safetensors", f32_file(&[("w", &[2])]));
     assert!(refused(&path.join("part")).contains("1 of the 3 shards of m are there"));
+}
+
+#[test]
+fn calibration_samples_beside_a_model_are_no_part_of_it() {
+    let folder = folder();
+    let path = folder.path();
+    let header =
+        json!({"__metadata__": {"aq.calibration": "samples/1"}, "w": entry("F32", &[1, 1, 2], 0, 8)});
+    let samples = raw_file(header.to_string(), &[0; 8]);
+    put(path, "m/calib.safetensors", &samples);
+    put(path, "m/model.safetensors", f32_file(&[("w", &[2])]));
+    let source = opened(&path.join("m"));
+    assert_eq!(source.tensors()[0].info.shape(), [2]);
+    put(path, "only/calib.safetensors", &samples);
+    assert!(refused(&path.join("only")).contains("only calibration samples"));
+    assert_eq!(opened(&path.join("only/calib.safetensors")).tensors().len(), 1);
 }
