@@ -46,7 +46,7 @@ impl Case {
         let mut random = Random(seed);
         let codes = (0..rows * cols).map(|i| {
             let spread = spread * (growth * (i % cols) as f64 / cols as f64).exp2();
-            let far = if random.next() % rare == 0 { 1e7 } else { 1.0 };
+            let far = if random.next().is_multiple_of(rare) { 1e7 } else { 1.0 };
             (random.normal() * spread * far).round() as i32
         });
         let codes = codes.collect();

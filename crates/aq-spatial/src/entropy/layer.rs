@@ -26,6 +26,8 @@ pub(super) struct Block {
     pub(super) feedback: Vec<f32>,
     /// The damped Hessian in that order; empty without calibration.
     pub(super) h: Vec<f32>,
+    /// What was added to its diagonal.
+    pub(super) damping: f32,
     /// The Hessian's mean diagonal value over that of the whole layer.
     pub(super) share: f64,
     /// The step of each column, in that order.
@@ -71,7 +73,7 @@ impl EntropyLayer {
             let n = PLAIN_BLOCK.min(cols - first);
             let feedback = vec![0.0; n * n];
             let order = (0..n as u32).collect();
-            Block { first, order, feedback, h: Vec::new(), share: 1.0, steps: vec![1.0; n] }
+            Block { first, order, feedback, h: Vec::new(), damping: 0.0, share: 1.0, steps: vec![1.0; n] }
         };
         let blocks = (0..cols).step_by(PLAIN_BLOCK).map(block).collect();
         let found = Found::start(rate, 1.0);
@@ -142,7 +144,8 @@ fn with_steps(factored: Vec<FactoredBlock>, cols: usize) -> (Vec<Block>, Vec<i8>
     let block = |b: FactoredBlock| {
         let steps = b.order.iter().map(|&col| step(quarters[b.first + col as usize])).collect();
         let share = b.mean / mean;
-        Block { first: b.first, order: b.order, feedback: b.feedback, h: b.h, share, steps }
+        let damping = b.damping as f32;
+        Block { first: b.first, order: b.order, feedback: b.feedback, h: b.h, damping, share, steps }
     };
     (factored.into_iter().map(block).collect(), quarters)
 }

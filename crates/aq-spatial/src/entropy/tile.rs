@@ -165,7 +165,8 @@ impl BlockState {
         let columns = self.weights.iter().zip(&self.codes).zip(&self.product).zip(&block.steps);
         for (((weights, codes), product), &step) in columns {
             for lane in 0..ROWS {
-                let output = -f64::from(product[lane]) * block.share;
+                let damped = -f64::from(product[lane]);
+                let output = (damped - f64::from(block.damping * weights[lane])) * block.share;
                 let value = value(codes[lane], &grid.shrink) * (step * grid.factors[lane]);
                 slopes[lane].0 += f64::from(weights[lane]) * output;
                 slopes[lane].1 += f64::from(value) * output;
