@@ -1,58 +1,8 @@
 //! `gptq` with calibration inputs.
 
-use aq_core::{
-    EncodedRows, InputRows, LayerInputs, LayerStats, RowData, Rows, Scratch, StepDown, StrategyError,
-};
+use aq_core::{EncodedRows, LayerInputs, LayerStats, RowData, Rows, Scratch, StepDown, StrategyError};
 
-use crate::support::{Case, gauss, relative_mse, strategy, student5};
-
-/// Calibration rows in memory.
-struct Inputs {
-    rows: Vec<f32>,
-    cols: usize,
-}
-
-impl Inputs {
-    /// Normal inputs with a common part, unlike in size.
-    fn new(count: usize, cols: usize) -> Self {
-        let mut rows = gauss(count * cols, 40);
-        for row in rows.chunks_mut(cols) {
-            let common = row[0] + row[cols / 2];
-            row.iter_mut().enumerate().for_each(|(i, x)| *x = (*x + common) * (0.5 + (i % 7) as f32 * 0.2));
-        }
-        Self { rows, cols }
-    }
-
-    fn changed(mut self, change: impl Fn(usize, &mut f32)) -> Self {
-        let cols = self.cols;
-        self.rows.iter_mut().enumerate().for_each(|(i, x)| change(i % cols, x));
-        self
-    }
-
-    fn stats(&self) -> LayerStats<'_> {
-        LayerStats { importance: None, inputs: Some(self) }
-    }
-
-    /// Squared error of the outputs over their squares.
-    fn output_error(&self, w: &[f32], q: &[f32]) -> f64 {
-        let (mut error, mut truth) = (0.0, 0.0);
-        for (w, q) in w.chunks(self.cols).zip(q.chunks(self.cols)) {
-            for x in self.rows.chunks(self.cols) {
-                let dot = |v: &[f32]| v.iter().zip(x).map(|(v, x)| f64::from(v * x)).sum::<f64>();
-                error += (dot(w) - dot(q)).powi(2);
-                truth += dot(w).powi(2);
-            }
-        }
-        error / truth
-    }
-}
-
-impl InputRows for Inputs {
-    fn visit(&self, visit: &mut dyn FnMut(&[f32], f64)) -> Result<(), StrategyError> {
-        self.rows.chunks(100 * self.cols).for_each(|rows| visit(rows, 1.0));
-        Ok(())
-    }
-}
+use crate::support::{Case, Inputs, gauss, relative_mse, strategy, student5};
 
 fn case(bits: u8, group: u32, cols: usize) -> Case {
     Case { method: "gptq", bits, group, gain: true, cols }

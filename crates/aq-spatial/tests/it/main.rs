@@ -1,6 +1,7 @@
 //! Tests of the strategies through the trait, on weights of known distributions.
 
 mod accuracy;
+mod entropy;
 mod extremes;
 mod gain;
 mod gptq;

@@ -2,9 +2,10 @@
 
 use aq_codec::{ReadScratch, decode};
 use aq_core::{
-    BitWidth, DType, EncodedRows, Encoding, GroupSize, LayerInputs, LayerPlan, LayerStats, QuantStrategy,
-    RowData, Rows, Scratch, StepDown, TensorInfo,
+    BitWidth, DType, EncodedRows, Encoding, GroupSize, InputRows, LayerInputs, LayerPlan, LayerStats,
+    LayerWeights, QuantStrategy, RowData, Rows, Scratch, StepDown, StrategyError, TensorInfo,
 };
+use aq_kernels::float16::{widen_bf16, widen_f16};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand_distr::{Distribution, Exp1, StandardNormal, StudentT};
@@ -51,13 +52,15 @@ impl Case {
     ) -> (EncodedRows, Vec<StepDown>) {
         let info = self.info(blocks.iter().map(RowData::len).sum());
         let strategy = strategy(self.method);
-        let layer = LayerInputs { stats, ..LayerInputs::new(&info) };
+        let weights = Blocks { blocks, cols: self.cols };
+        let layer = LayerInputs { info: &info, stats, weights: Some(&weights) };
         let quantizer = strategy.prepare(&layer, &self.plan()).expect("inputs that fit");
         let (mut scratch, mut out) = (Scratch::default(), EncodedRows::default());
         for &data in blocks {
             let rows = Rows { data, cols: self.cols, first_row: out.row_count };
             quantizer.quantize_rows(rows, &mut scratch, &mut out).expect("rows that fit");
         }
+        quantizer.end_slab(&mut scratch, &mut out).expect("rows that can be stored");
         (out, quantizer.step_downs().to_vec())
     }
 
@@ -81,6 +84,79 @@ impl Case {
 
     pub(crate) fn round_trip(&self, weights: &[f32]) -> Vec<f32> {
         self.decode(&self.encode(&[RowData::F32(weights)], None))
+    }
+}
+
+/// Calibration rows in memory.
+pub(crate) struct Inputs {
+    pub(crate) rows: Vec<f32>,
+    pub(crate) cols: usize,
+}
+
+impl Inputs {
+    /// Normal inputs with a common part, unlike in size.
+    pub(crate) fn new(count: usize, cols: usize) -> Self {
+        let mut rows = gauss(count * cols, 40);
+        for row in rows.chunks_mut(cols) {
+            let common = row[0] + row[cols / 2];
+            row.iter_mut().enumerate().for_each(|(i, x)| *x = (*x + common) * (0.5 + (i % 7) as f32 * 0.2));
+        }
+        Self { rows, cols }
+    }
+
+    pub(crate) fn changed(mut self, change: impl Fn(usize, &mut f32)) -> Self {
+        let cols = self.cols;
+        self.rows.iter_mut().enumerate().for_each(|(i, x)| change(i % cols, x));
+        self
+    }
+
+    pub(crate) fn stats(&self) -> LayerStats<'_> {
+        LayerStats { importance: None, inputs: Some(self) }
+    }
+
+    /// Squared error of the outputs over their squares.
+    pub(crate) fn output_error(&self, w: &[f32], q: &[f32]) -> f64 {
+        let (mut error, mut truth) = (0.0, 0.0);
+        for (w, q) in w.chunks(self.cols).zip(q.chunks(self.cols)) {
+            for x in self.rows.chunks(self.cols) {
+                let dot = |v: &[f32]| v.iter().zip(x).map(|(v, x)| f64::from(v * x)).sum::<f64>();
+                error += (dot(w) - dot(q)).powi(2);
+                truth += dot(w).powi(2);
+            }
+        }
+        error / truth
+    }
+}
+
+impl InputRows for Inputs {
+    fn visit(&self, visit: &mut dyn FnMut(&[f32], f64)) -> Result<(), StrategyError> {
+        self.rows.chunks(100 * self.cols).for_each(|rows| visit(rows, 1.0));
+        Ok(())
+    }
+}
+
+/// Blocks of rows as the weights of a layer.
+pub(crate) struct Blocks<'a> {
+    pub(crate) blocks: &'a [RowData<'a>],
+    pub(crate) cols: usize,
+}
+
+impl LayerWeights for Blocks<'_> {
+    fn read_row(&self, row: u64, out: &mut Vec<f32>) -> Result<(), StrategyError> {
+        let mut start = row as usize * self.cols;
+        for block in self.blocks {
+            if start < block.len() {
+                out.resize(self.cols, 0.0);
+                match block {
+                    RowData::F32(x) => out.copy_from_slice(&x[start..][..self.cols]),
+                    RowData::F16(x) => widen_f16(&x[start..][..self.cols], out),
+                    RowData::BF16(x) => widen_bf16(&x[start..][..self.cols], out),
+                }
+                break;
+            }
+            start -= block.len();
+        }
+        Ok(())
     }
 }
 
