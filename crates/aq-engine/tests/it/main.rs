@@ -6,3 +6,4 @@ mod invariance;
 mod model;
 mod pipeline;
 mod resume;
+mod target;

@@ -1,0 +1,40 @@
+//! Sizes that are asked for are met with every byte of the file.
+
+use aq_engine::JobOptions;
+
+use crate::model::{Fixture, quantize, tensors};
+
+#[test]
+fn sizes_are_met_from_below() {
+    let fixture = Fixture::new(&tensors());
+    let model = std::fs::metadata(fixture.path("model.safetensors")).expect("written").len();
+    let plain = JobOptions { rate: Some(8.0), ..fixture.options("plain.parquet") };
+    let largest = quantize(plain).expect("quantizes").output_bytes;
+    for share in [0.35, 0.5, 0.8, 0.95] {
+        let goal = (largest as f64 * share) as u64;
+        let options =
+            JobOptions { target_size: Some(goal.to_string()), force: true, ..fixture.options("out.parquet") };
+        let report = quantize(options).expect("quantizes");
+        let bytes = std::fs::metadata(fixture.path("out.parquet")).expect("written").len();
+        assert_eq!(report.output_bytes, bytes);
+        assert!(bytes <= goal && bytes as f64 >= 0.99 * goal as f64, "{bytes} of {goal}, model {model}");
+    }
+    let bits = 3.5;
+    let options = JobOptions { target_bpw: Some(bits), force: true, ..fixture.options("out.parquet") };
+    let reached = quantize(options).expect("quantizes").bits_per_weight();
+    assert!(reached <= bits && reached > 0.99 * bits, "{reached}");
+}
+
+#[test]
+fn sizes_that_cannot_be_met_are_refused() {
+    let fixture = Fixture::new(&tensors());
+    let too_small = JobOptions { target_size: Some("10kB".into()), ..fixture.options("out.parquet") };
+    let error = quantize(too_small).expect_err("refused");
+    assert!(error.to_string().contains("cannot be met"), "{error}");
+    assert_eq!(error.exit_code(), 4);
+    let fixed =
+        JobOptions { target_bpw: Some(4.0), method: Some("minmax".into()), ..fixture.options("out.parquet") };
+    let error = quantize(fixed).expect_err("refused");
+    assert!(error.to_string().contains("variable rate"), "{error}");
+    assert!(!fixture.path("out.parquet").exists());
+}
