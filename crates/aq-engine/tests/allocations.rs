@@ -10,7 +10,7 @@ use aq_core::{
     StrategyError, StrategyId, TensorInfo,
 };
 use aq_engine::{Job, JobOptions, Registry, Silent};
-use aq_spatial::{LeastSquares, MinMax};
+use aq_spatial::{Gptq, LeastSquares, MinMax};
 
 /// Allocations of the whole program, and of the threads that quantize.
 static ALL: AtomicU64 = AtomicU64::new(0);
@@ -120,12 +120,26 @@ fn write_model(path: &Path, slabs: usize) {
     std::fs::write(path, file).expect("a temporary folder takes a file");
 }
 
+/// A safetensors file of 48 input rows of that matrix, too few to hold some out.
+fn write_samples(path: &Path) {
+    let values = (0..48 * COLS).map(|i| ((i as u32).wrapping_mul(0x9e37_79b9) >> 24) as f32 - 127.5);
+    let header = format!(
+        r#"{{"blocks.0.fc":{{"dtype":"F32","shape":[1,48,{COLS}],"data_offsets":[0,{}]}}}}"#,
+        4 * 48 * COLS
+    );
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend_from_slice(header.as_bytes());
+    file.extend(values.flat_map(f32::to_le_bytes));
+    std::fs::write(path, file).expect("a temporary folder takes a file");
+}
+
 /// Allocations of the workers and of the whole job.
 fn allocations(folder: &Path, slabs: usize, options: JobOptions) -> (u64, u64) {
     let (input, output) = (folder.join(format!("{slabs}.safetensors")), folder.join("out.parquet"));
     let mut registry = Registry::default();
     registry.register(Box::new(Marked(MinMax, "test.minmax")));
     registry.register(Box::new(Marked(LeastSquares, "test.ls")));
+    registry.register(Box::new(Marked(Gptq, "test.gptq")));
     let options = JobOptions { input, output: Some(output), force: true, ..options };
     let job = Job::new(options, &registry).expect("valid options");
     let before = (WORKERS.load(Relaxed), ALL.load(Relaxed));
@@ -141,12 +155,16 @@ fn a_slab_more_is_no_allocation_more() {
     for slabs in [FEW, MANY] {
         write_model(&folder.path().join(format!("{slabs}.safetensors")), slabs);
     }
+    let samples = folder.path().join("samples.safetensors");
+    write_samples(&samples);
     // What a program allocates once, whatever it does.
     allocations(folder.path(), FEW, JobOptions::default());
-    let cases = [("test.minmax", 1, false), ("test.minmax", 2, true), ("test.ls", 2, false)];
+    let cases =
+        [("test.minmax", 1, false), ("test.minmax", 2, true), ("test.ls", 2, false), ("test.gptq", 2, false)];
     for (method, threads, streaming) in cases {
         let options = || JobOptions {
             method: Some(method.into()),
+            calibration: (method == "test.gptq").then(|| samples.clone()),
             bits: Some(4),
             threads: Some(threads),
             streaming,
