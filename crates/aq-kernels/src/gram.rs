@@ -115,11 +115,16 @@ impl Strip<'_> {
     }
 }
 
-/// Copies what lies above the diagonal below it.
+/// Copies what lies above the diagonal below it, a tile at a time.
+#[inline(always)]
 fn mirror(h: &mut [f64], n: usize) {
-    for row in 1..n {
-        for col in 0..row {
-            h[row * n + col] = h[col * n + row];
+    for row in (0..n).step_by(LANES) {
+        for col in (0..=row).step_by(LANES) {
+            for i in row..n.min(row + LANES) {
+                for j in col..i.min(col + LANES) {
+                    h[i * n + j] = h[j * n + i];
+                }
+            }
         }
     }
 }

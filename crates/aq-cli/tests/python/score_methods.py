@@ -2,7 +2,7 @@
 
   AQ_BIN=target/release/aq python crates/aq-cli/tests/python/score_methods.py
 
-Needs numpy only. 200 samples, 10 DDIM steps, seed 0.
+`gptq` alone is calibrated. Needs numpy only. 200 samples, 10 DDIM steps, seed 0.
 """
 import os
 
@@ -21,12 +21,15 @@ CASES = [
     ("minmax", 2, 64), ("minmax", 2, 32), ("ls", 2, 64), ("minmax", 3, 64), ("minmax", 3, 40), ("ls", 3, 64),
     ("minmax", 4, 64), ("minmax", 4, 40), ("ls", 4, 64), ("minmax", 5, 64), ("ls", 5, 64),
     ("minmax", 6, 64), ("ls", 6, 64), ("minmax", 8, 64), ("ls", 8, 64),
+    ("gptq", 2, 64), ("gptq", 3, 64), ("gptq", 4, 64), ("gptq", 8, 64),
 ]
 
 
 def quantized(folder, method, bits, group, gain):
     out, back = folder / "out.parquet", folder / "back.safetensors"
     options = ["--method", method, "--bits", str(bits), "--group-size", str(group), "--gain", gain]
+    if method == "gptq":
+        options += ["--calibration", MODEL / "calib.safetensors"]
     run = subprocess.run([AQ, "quantize", MODEL, "-o", out, "--force", "--json", *options],
                          check=True, capture_output=True, text=True)
     subprocess.run([AQ, "dequantize", out, "-o", back, "--force"], check=True, capture_output=True)
