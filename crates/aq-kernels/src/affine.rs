@@ -37,7 +37,7 @@ pub fn min_max(x: &[f32]) -> (f32, f32) {
 /// ```
 pub fn quantize(x: &[f32], inverse_scale: f32, offset: f32, max_code: u8, codes: &mut [u8]) {
     assert_eq!(x.len(), codes.len(), "one code for each weight");
-    run(Quantize { x, inverse_scale, offset, top: f32::from(max_code), codes });
+    isa::run(Quantize { x, inverse_scale, offset, top: f32::from(max_code), codes });
 }
 
 /// Turns codes into weights with an offset in units of the weights.
@@ -89,21 +89,19 @@ struct MinMax<'a> {
 impl Kernel for MinMax<'_> {
     type Output = (f32, f32);
 
-    /// Four ranges in turn, so that none waits for the one before.
+    /// Two ranges in turn, so that none waits for the one before; more do not fit into the registers of AVX2.
     #[inline(always)]
     fn call<I: Isa>(self, isa: I) -> (f32, f32) {
-        let (body, tail) = self.x.as_chunks::<{ 4 * LANES }>();
-        let mut low = [isa.splat(f32::INFINITY); 4];
-        let mut high = [isa.splat(f32::NEG_INFINITY); 4];
+        let (body, tail) = self.x.as_chunks::<{ 2 * LANES }>();
+        let mut low = [isa.splat(f32::INFINITY); 2];
+        let mut high = [isa.splat(f32::NEG_INFINITY); 2];
         for chunk in body {
             for (i, x) in chunk.as_chunks().0.iter().enumerate() {
                 let v = isa.load(x);
                 (low[i], high[i]) = (isa.min(v, low[i]), isa.max(v, high[i]));
             }
         }
-        let low = isa.min(isa.min(low[0], low[1]), isa.min(low[2], low[3]));
-        let high = isa.max(isa.max(high[0], high[1]), isa.max(high[2], high[3]));
-        let (low, high) = (isa.smallest(low), isa.largest(high));
+        let (low, high) = (isa.smallest(isa.min(low[0], low[1])), isa.largest(isa.max(high[0], high[1])));
         let (tail_low, tail_high) = min_max_lanes(tail);
         let low = if tail_low < low { tail_low } else { low };
         let high = if tail_high > high { tail_high } else { high };
@@ -142,12 +140,20 @@ struct Quantize<'a> {
     codes: &'a mut [u8],
 }
 
-impl WithSimd for Quantize<'_> {
+impl Kernel for Quantize<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        for (code, x) in self.codes.iter_mut().zip(self.x) {
+    fn call<I: Isa>(self, isa: I) {
+        let (offset, inverse) = (isa.splat(self.offset), isa.splat(self.inverse_scale));
+        let (zero, top) = (isa.splat(0.0), isa.splat(self.top));
+        let whole = if I::ARRAYS { 0 } else { self.x.len() / LANES * LANES };
+        let ((body, tail), (codes, last)) = (self.x.split_at(whole), self.codes.split_at_mut(whole));
+        for (x, codes) in body.as_chunks().0.iter().zip(codes.as_chunks_mut().0) {
+            let v = isa.mul(isa.sub(isa.load(x), offset), inverse);
+            isa.narrow(isa.round(isa.min(isa.max(v, zero), top)), codes);
+        }
+        for (code, x) in last.iter_mut().zip(tail) {
             *code = round_code(clamp((x - self.offset) * self.inverse_scale, self.top));
         }
     }

@@ -52,6 +52,8 @@ impl<I: Isa, K: Kernel> NullaryFnOnce for Call<I, K> {
 pub(crate) trait Isa: Copy {
     type F: Copy;
     type I: Copy;
+    /// Whether lanes are arrays: plain loops over any number of weights do better than operations on 16.
+    const ARRAYS: bool;
     /// Whether a look-up is faster than arithmetic.
     const TABLES: bool;
     /// Whether the processor has a fused multiply-add.

@@ -33,7 +33,7 @@ struct Row {
     kind: String,
     level: String,
     place: String,
-    /// Gigabytes a second.
+    unit: String,
     rate: Measured,
 }
 
@@ -49,6 +49,7 @@ impl Row {
                 kind: text("type")?,
                 level: text("level")?,
                 place: text("place")?,
+                unit: text("unit").unwrap_or_else(|| "GB/s".to_owned()),
                 rate: Measured::rate(value["bytes"].as_f64()? / 1e9, &seconds?),
             })
         };
@@ -56,7 +57,7 @@ impl Row {
     }
 
     fn is_baseline(&self) -> bool {
-        matches!(&*self.level, "twin" | "memcpy")
+        matches!(&*self.level, "twin" | "memcpy" | "memset" | "read")
     }
 
     fn is_beside(&self, other: &Row) -> bool {
@@ -72,7 +73,7 @@ fn cases(rows: &[Row]) -> Vec<Case> {
         for base in rows.iter().filter(|base| base.is_baseline() && base.is_beside(row)) {
             let params = json!({"bits": row.bits, "type": row.kind, "level": row.level, "place": row.place});
             let title =
-                Title { suite: "simd", name: &row.kernel, params, unit: "GB/s", baseline: &base.level };
+                Title { suite: "simd", name: &row.kernel, params, unit: &row.unit, baseline: &base.level };
             cases.push(Case::higher(title, row.rate, base.rate));
         }
     }

@@ -39,6 +39,20 @@ pub(crate) struct Plan {
     pub(crate) blocks: usize,
 }
 
+impl Plan {
+    /// Bytes of `f32` weights out of cache.
+    pub(crate) fn bytes(&self) -> usize {
+        self.blocks * BLOCK * 4
+    }
+}
+
+/// A plain sum of bytes in steps of 8: how fast memory can be read.
+#[inline(never)]
+pub(crate) fn sum(bytes: &[u8]) -> u64 {
+    let add = |sum: u64, eight: &[u8; 8]| sum.wrapping_add(u64::from_ne_bytes(*eight));
+    bytes.as_chunks().0.iter().fold(0, add)
+}
+
 /// Times a kernel that turns the block at each position of `input` into the block of `output` there. `unit` is how
 /// many inputs make one block; `bytes` what a block reads or writes, whichever is more; `name` is kernel, bits and type.
 pub(crate) fn case<A, B: Copy + PartialEq>(
@@ -74,8 +88,8 @@ pub(crate) fn case<A, B: Copy + PartialEq>(
             assert!(out.chunks(want.len()).all(|o| o == want), "{name}/{bits}: wrong answer at {level}");
         }
         // In turn, so that what else the machine does falls on all of them.
-        let (mut at_levels, mut of_twin, mut of_copy) =
-            (vec![Vec::new(); levels().len()], Vec::new(), Vec::new());
+        let (mut at_levels, mut of_twin, mut of_copy, mut of_fill, mut of_sum) =
+            (vec![Vec::new(); levels().len()], Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for _ in 0..plan.runs {
             for (level, seconds) in levels().into_iter().zip(&mut at_levels) {
                 seconds.extend(time(1, SHORTEST, || pass_at(level, black_box(&mut out), pass)));
@@ -84,13 +98,21 @@ pub(crate) fn case<A, B: Copy + PartialEq>(
                 of_twin.extend(time(1, SHORTEST, || twin(black_box(&input[..unit]), &mut want)));
             }
             of_copy.extend(time(1, SHORTEST, || black_box(&mut to).copy_from_slice(black_box(&from))));
+            if place == "memory" {
+                of_fill.extend(time(1, SHORTEST, || black_box(&mut to).fill(black_box(3))));
+                of_sum.extend(time(1, SHORTEST, || _ = black_box(sum(black_box(&from)))));
+            }
         }
         levels()
             .iter()
             .zip(at_levels)
             .for_each(|(level, seconds)| print(level.name(), place, blocks, seconds));
-        if place == "cache" {
-            print("twin", place, 1, of_twin);
+        match place {
+            "cache" => print("twin", place, 1, of_twin),
+            _ => {
+                print("memset", place, blocks, of_fill);
+                print("read", place, blocks, of_sum);
+            }
         }
         print("memcpy", place, blocks, of_copy);
     }

@@ -1,7 +1,8 @@
 //! Times each kernel at each SIMD level, in cache and out of it, beside its plain twin and a copy of as many bytes.
 //!
-//! Prints one JSON object a line; `cargo xtask bench --suite simd` reads them. `kernels [RUNS] [MIB]`: runs of each
-//! timing (5) and mebibytes of `f32` weights out of cache (256). Every answer is compared with the twin's first.
+//! Prints one JSON object a line; `cargo xtask bench --suite simd` reads them. `kernels [RUNS] [MIB] [CASES]`: runs of each
+//! timing (5), mebibytes of `f32` weights out of cache (256), and the cases to time: `affine`, `fused`, `search`, `compare`,
+//! `half`, `pack` and `product`, with commas between them (all). Every answer is compared with the twin's first.
 //!
 //! Work is cut into blocks of 65536 weights. One block stays in cache; out of cache the blocks lie one after another.
 //! The twin runs in cache only: it is limited by its arithmetic. It is a loop of `aq-scalar`, which is compiled without
@@ -9,6 +10,7 @@
 
 mod case;
 mod codes;
+mod product;
 
 use aq_kernels::metric::Comparison;
 use aq_kernels::{Level, affine, float16, levels, metric, reference, search};
@@ -18,19 +20,31 @@ use half::{bf16, f16};
 use crate::case::{BLOCK, Data, GROUPS, Plan, case, groups};
 
 fn main() {
-    let mut arguments = std::env::args().skip(1).map(|a| a.parse().expect("a number"));
-    let (runs, mebibytes) = (arguments.next().unwrap_or(5), arguments.next().unwrap_or(256));
-    let plan = Plan { runs, blocks: (mebibytes << 20) / (BLOCK * 4) };
-    assert!(runs > 0 && plan.blocks > 0, "at least one run and one mebibyte");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |at: usize, usual| arguments.get(at).map_or(usual, |a| a.parse().expect("a number"));
+    let plan = Plan { runs: number(0, 5), blocks: (number(1, 256) << 20) / (BLOCK * 4) };
+    assert!(plan.runs > 0 && plan.blocks > 0, "at least one run and one mebibyte");
     assert_eq!(levels()[0], Level::Scalar);
+    let wanted = |name: &str| arguments.get(2).is_none_or(|list| list.split(',').any(|case| case == name));
     let data = Data::new(plan.blocks);
-    affine_cases(&plan, &data);
-    codes::fused_cases(&plan, &data);
-    search_cases(&plan, &data);
-    compare_cases(&plan, &data);
-    half_cases(&plan, &data);
-    codes::pack_cases(&plan, &data);
+    for (name, cases) in CASES {
+        if wanted(name) {
+            cases(&plan, &data);
+        }
+    }
 }
+
+type Cases = fn(&Plan, &Data);
+
+const CASES: [(&str, Cases); 7] = [
+    ("affine", affine_cases),
+    ("fused", codes::fused_cases),
+    ("search", search_cases),
+    ("compare", compare_cases),
+    ("half", half_cases),
+    ("pack", codes::pack_cases),
+    ("product", |plan, _| product::product_cases(plan)),
+];
 
 fn affine_cases(plan: &Plan, data: &Data) {
     case(
@@ -97,6 +111,15 @@ fn compare_cases(plan: &Plan, data: &Data) {
             let [dot, aa, bb, error, max_abs] = plain::compare(&x[..BLOCK], &x[BLOCK..]);
             out[0] = Comparison { dot, aa, bb, error, max_abs };
         },
+    );
+    case(
+        plan,
+        ("squared_error", 32, "f32"),
+        BLOCK * 8,
+        (&pair.repeat(plan.blocks), BLOCK * 2),
+        vec![0.0],
+        |x, out| out[0] = metric::squared_error(&x[..BLOCK], &x[BLOCK..]),
+        |x, out| out[0] = plain::squared_error(&x[..BLOCK], &x[BLOCK..]),
     );
 }
 

@@ -21,6 +21,7 @@ macro_rules! plain {
         impl Isa for $token {
             type F = [f32; LANES];
             type I = [u32; LANES];
+            const ARRAYS: bool = true;
             const TABLES: bool = false;
             const FUSED: bool = false;
 

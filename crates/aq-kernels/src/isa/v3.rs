@@ -30,6 +30,7 @@ fn twice<T: Copy>(v: T) -> [T; 2] {
 impl Isa for V3 {
     type F = [__m256; 2];
     type I = [__m256i; 2];
+    const ARRAYS: bool = false;
     const TABLES: bool = true;
     const FUSED: bool = true;
 

@@ -14,6 +14,7 @@ const NEAREST: i32 = 8;
 impl Isa for V4 {
     type F = __m512;
     type I = __m512i;
+    const ARRAYS: bool = false;
     const TABLES: bool = true;
     const FUSED: bool = true;
 

@@ -1,12 +1,13 @@
 //! Products with 8-bit activations on AVX-512 VNNI, which adds up four products of bytes in each lane at once.
 //!
-//! One token: a row's codes and the token's values are read in order, 16 groups at a time, and 16 sums of 16 lanes
+//! One token: a row's codes and the token's values are read in order, 16 groups at a time, and their sums of 16 lanes
 //! are folded together. A block: a lane is a token, so nothing is folded at all;
 //! four codes of a row are repeated in all lanes.
 #![expect(unsafe_code, reason = "calls of functions that need AVX-512 VNNI")]
 
 use std::arch::x86_64::*;
 
+use half::f16;
 use pulp::cast;
 
 use super::plain::finish_tokens;
@@ -16,8 +17,9 @@ use crate::pack::CHUNK;
 /// Rows of a tile of [`matmul`]: as many sums as hide the latency of a product.
 const ROWS: usize = 8;
 
-/// Bytes between what [`matvec`] reads and what it asks for: about the latency of memory at its speed.
-const AHEAD: usize = 2048;
+/// Bytes between what [`matvec`] reads and what it has brought to the second level of the cache. To the first level, with
+/// its few requests at a time, 4 bits reach 12 to 20 GB/s, depending on where the codes lie; to the second, 20 to 21.
+const AHEAD: usize = 8192;
 
 /// The caller has seen that this processor has AVX-512 VNNI and that all chunks are full.
 pub(super) fn matvec(matrix: &Matrix<'_>, token: TokenI8<'_>, y: &mut [f32]) {
@@ -43,69 +45,156 @@ pub(super) fn matmul(matrix: &Matrix<'_>, block: BlockI8<'_>, y: &mut [[f32; TOK
     }
 }
 
-/// One row after the other: four at once, which would share the loads of the token, took 1.6 times as long.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn matvec_bits<const BITS: usize>(matrix: &Matrix<'_>, token: TokenI8<'_>, y: &mut [f32]) {
     let group = matrix.group.min(matrix.cols);
-    let (bytes, batch) = (group / 8 * BITS, group * LANES);
+    if group == CHUNK {
+        return matvec_chunks::<BITS>(matrix, token, y);
+    }
     for (r, y) in y.iter_mut().enumerate() {
         let row = matrix.row(r);
         let mut lanes = _mm512_setzero_ps();
-        let batches = token.values.chunks(batch).zip(row.packed.chunks(bytes * LANES));
+        let batches = token.values.chunks(group * LANES).zip(row.packed.chunks(group * BITS * LANES / 8));
         for (b, (values, packed)) in batches.enumerate() {
-            let dots = fold_all(&dot_groups::<BITS>(group, values, packed));
-            lanes = match full_terms(&row, b * LANES, dots, token.sums) {
-                Some(terms) => _mm512_add_ps(lanes, terms),
-                None => {
-                    let mut rest: [f32; LANES] = cast(lanes);
-                    row.add_terms(b * LANES, &cast(dots), token.sums, &mut rest);
-                    cast(rest)
-                }
-            };
+            let dots = dot_groups::<BITS>(group, values, packed);
+            lanes = _mm512_add_ps(lanes, terms(&row, b * LANES, dots, token.sums));
         }
         *y = finish(cast(lanes), token.scale);
     }
 }
 
-/// The products of up to 16 groups, not yet folded.
+/// Groups of one chunk, one row after the other: of two or four at once, memory serves 12 GB/s where it serves 20 of one.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn matvec_chunks<const BITS: usize>(matrix: &Matrix<'_>, token: TokenI8<'_>, y: &mut [f32]) {
+    let (batches, rest) = token.values.as_chunks::<CHUNK>().0.as_chunks::<LANES>();
+    let mut last = [[0; CHUNK]; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    let bytes = CHUNK / 8 * BITS;
+    for (r, y) in y.iter_mut().enumerate() {
+        let row = matrix.row(r);
+        let mut lanes = _mm512_setzero_ps();
+        for (b, values) in batches.iter().enumerate() {
+            let dots = dot_quads::<BITS, 4>(values, &row.packed[b * LANES * bytes..]);
+            lanes = _mm512_add_ps(lanes, terms(&row, b * LANES, dots, token.sums));
+        }
+        if !rest.is_empty() {
+            let codes = &matrix.packed[r * row.packed.len() + batches.len() * LANES * bytes..];
+            let dots = dot_rest::<BITS>(&last, rest.len(), codes);
+            lanes = _mm512_add_ps(lanes, terms(&row, batches.len() * LANES, dots, token.sums));
+        }
+        *y = finish(cast(lanes), token.scale);
+    }
+}
+
+/// The products of fewer than 16 groups of one chunk each, whose values are followed by zeros. Codes that are missing to
+/// a multiple of four chunks are those of the next row, or zeros.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn dot_groups<const BITS: usize>(group: usize, values: &[i8], packed: &[u8]) -> [__m512i; LANES] {
-    let mut sums = [_mm512_setzero_si512(); LANES];
-    let (values, packed) = (values.as_chunks::<CHUNK>().0, packed.chunks_exact(CHUNK / 8 * BITS));
-    if group == CHUNK && values.len() == LANES {
-        for ((sum, values), packed) in sums.iter_mut().zip(values).zip(packed) {
-            // A prefetch never faults, whatever the address. With it 4 bits go from 13 to 17 GB/s at best, 12 to 14 in the median.
-            _mm_prefetch::<_MM_HINT_T0>(packed.as_ptr().wrapping_add(AHEAD).cast());
-            *sum = dot_chunk::<BITS>(_mm512_setzero_si512(), packed, values);
-        }
+fn dot_rest<const BITS: usize>(values: &[[i8; CHUNK]; LANES], count: usize, codes: &[u8]) -> __m512i {
+    let quads = count.div_ceil(4);
+    let need = quads * 4 * CHUNK / 8 * BITS;
+    let mut room;
+    let codes = if codes.len() < need {
+        room = [0; LANES * CHUNK];
+        room[..codes.len()].copy_from_slice(codes);
+        &room[..]
     } else {
-        for (c, (values, packed)) in values.iter().zip(packed).enumerate() {
-            let sum = &mut sums[c * CHUNK / group];
+        codes
+    };
+    match quads {
+        1 => dot_quads::<BITS, 1>(values, codes),
+        2 => dot_quads::<BITS, 2>(values, codes),
+        3 => dot_quads::<BITS, 3>(values, codes),
+        _ => dot_quads::<BITS, 4>(values, codes),
+    }
+}
+
+/// The products of the first `4 * Q` groups of one chunk each: lane `i` belongs to group `i`, the others are 0.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn dot_quads<const BITS: usize, const Q: usize>(values: &[[i8; CHUNK]; LANES], packed: &[u8]) -> __m512i {
+    let mut folded = [_mm512_setzero_si512(); 4];
+    let bytes = CHUNK / 8 * BITS;
+    for (q, folded) in folded.iter_mut().enumerate().take(Q) {
+        let packed = &packed[q * 4 * bytes..][..4 * bytes];
+        for line in (0..4 * bytes).step_by(64) {
+            // A prefetch never faults, whatever the address.
+            _mm_prefetch::<_MM_HINT_T1>(packed.as_ptr().wrapping_add(AHEAD + line).cast());
+        }
+        let mut sums = [_mm512_setzero_si512(); 4];
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = dot_chunk::<BITS>(*sum, &packed[i * bytes..][..bytes], &values[q * 4 + i]);
+        }
+        *folded = if BITS == 8 { fold_four(sums) } else { fold_four_small(sums) };
+    }
+    fold_fours(folded)
+}
+
+/// The products of up to 16 groups of any number of chunks: lane `i` belongs to group `i`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn dot_groups<const BITS: usize>(group: usize, values: &[i8], packed: &[u8]) -> __m512i {
+    let mut sums = [_mm512_setzero_si512(); LANES];
+    let groups = values.chunks(group).zip(packed.chunks(group / 8 * BITS));
+    for (sum, (values, packed)) in sums.iter_mut().zip(groups) {
+        for (values, packed) in values.as_chunks().0.iter().zip(packed.chunks_exact(CHUNK / 8 * BITS)) {
             *sum = dot_chunk::<BITS>(*sum, packed, values);
         }
     }
-    sums
+    let mut folded = [_mm512_setzero_si512(); 4];
+    for (folded, sums) in folded.iter_mut().zip(sums.as_chunks().0) {
+        *folded = fold_four(*sums);
+    }
+    fold_fours(folded)
 }
 
-/// The terms of 16 groups from group `first` on; `None` when there are fewer.
+/// The terms of the groups from `first` on, up to 16 of them; 0 in the lanes that are left.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn full_terms(row: &Row<'_>, first: usize, dots: __m512i, sums: &[i32]) -> Option<__m512> {
-    let scale = _mm512_cvtph_ps(cast(*row.scales[first..].first_chunk::<LANES>()?));
-    let sums: __m512i = cast(*sums[first..].first_chunk::<LANES>()?);
-    Some(match row.offsets {
+fn terms(row: &Row<'_>, first: usize, dots: __m512i, sums: &[i32]) -> __m512 {
+    let scale = some_halves(&row.scales[first..]);
+    let sums = some_integers(&sums[first..]);
+    match row.offsets {
         MatrixOffsets::Zero(zeros) => {
-            let zero = _mm512_cvtepu8_epi32(cast(*zeros[first..].first_chunk::<LANES>()?));
+            let zero = some_bytes(&zeros[first..]);
             let dots = _mm512_sub_epi32(dots, _mm512_mullo_epi32(zero, sums));
             _mm512_mul_ps(scale, _mm512_cvtepi32_ps(dots))
         }
         MatrixOffsets::Value(offsets) => {
-            let offset = _mm512_cvtph_ps(cast(*offsets[first..].first_chunk::<LANES>()?));
-            let offset = _mm512_mul_ps(offset, _mm512_cvtepi32_ps(sums));
+            let offset = _mm512_mul_ps(some_halves(&offsets[first..]), _mm512_cvtepi32_ps(sums));
             _mm512_add_ps(_mm512_mul_ps(scale, _mm512_cvtepi32_ps(dots)), offset)
         }
-    })
+    }
+}
+
+/// A bit for each of the first 16 elements that are there.
+#[inline]
+fn present(n: usize) -> u16 {
+    u16::MAX >> (LANES - n.min(LANES))
+}
+
+/// The first 16 elements, with zeros for those that are missing.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn some_integers(x: &[i32]) -> __m512i {
+    // SAFETY: only elements that are there are read.
+    unsafe { _mm512_maskz_loadu_epi32(present(x.len()), x.as_ptr()) }
+}
+
+/// [`some_integers`] of bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn some_bytes(x: &[u8]) -> __m512i {
+    // SAFETY: only elements that are there are read.
+    _mm512_cvtepu8_epi32(unsafe { _mm_maskz_loadu_epi8(present(x.len()), x.as_ptr().cast()) })
+}
+
+/// [`some_integers`] of halves, as floats.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn some_halves(x: &[f16]) -> __m512 {
+    // SAFETY: only elements that are there are read.
+    _mm512_cvtph_ps(unsafe { _mm256_maskz_loadu_epi16(present(x.len()), x.as_ptr().cast()) })
 }
 
 /// Adds the products of a chunk to the lanes of `sum`.
@@ -137,24 +226,30 @@ fn codes<const BITS: usize>(packed: &[u8]) -> [__m512i; 2] {
     [_mm512_and_si512(v, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(v), mask)]
 }
 
-/// Lane `i` of the result is the sum of the lanes of `sums[i]`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn fold_all(sums: &[__m512i; LANES]) -> __m512i {
-    let four = [fold_four(sums, 0), fold_four(sums, 4), fold_four(sums, 8), fold_four(sums, 12)];
-    let low = fold_lanes(four[0], four[1]);
-    let high = fold_lanes(four[2], four[3]);
-    fold_lanes(low, high)
-}
-
 /// In each 128 bits: the sums of those 128 bits of four vectors.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn fold_four(sums: &[__m512i; LANES], at: usize) -> __m512i {
-    let (a, b, c, d) = (sums[at], sums[at + 1], sums[at + 2], sums[at + 3]);
+fn fold_four([a, b, c, d]: [__m512i; 4]) -> __m512i {
     let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
     let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
     _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
+}
+
+/// [`fold_four`] in fewer steps, for lanes of at most 8 products of 15 and 128: two of them fit into 16 bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn fold_four_small([a, b, c, d]: [__m512i; 4]) -> __m512i {
+    let ones = _mm512_set1_epi16(1);
+    let ab = _mm512_madd_epi16(_mm512_packs_epi32(a, b), ones);
+    let cd = _mm512_madd_epi16(_mm512_packs_epi32(c, d), ones);
+    _mm512_madd_epi16(_mm512_packs_epi32(ab, cd), ones)
+}
+
+/// Sixteen sums from four times [`fold_four`], in order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn fold_fours([a, b, c, d]: [__m512i; 4]) -> __m512i {
+    fold_lanes(fold_lanes(a, b), fold_lanes(c, d))
 }
 
 /// The even 128 bits of both vectors plus the odd ones.

@@ -31,6 +31,8 @@ fn check_matrices(check: impl Fn(&Matrix<'_>, usize, &str)) {
         (128, 256),
         (128, 2048),
         (128, 4480),
+        (128, 2944),
+        (128, 3712),
         (256, 512),
         (32, 96),
         (64, 1152),
@@ -99,6 +101,28 @@ fn tokens_of_integers_alone_and_in_blocks() {
             assert_same(&column, &want, &format!("{what}, block"));
         }
     });
+}
+
+#[test]
+fn the_largest_products_overflow_nowhere() {
+    let (rows, cols, group) = (5, 2944, 128);
+    let groups = cols / group;
+    for bits in [2, 4, 8] {
+        let packed = vec![u8::MAX; pack::groups_len(bits, group, cols) * rows];
+        let (scales, zeros) = (vec![f16::ONE; groups * rows], vec![0; groups * rows]);
+        let offsets = MatrixOffsets::Zero(&zeros);
+        let matrix = Matrix { bits, group, cols, packed: &packed, scales: &scales, offsets };
+        for value in [i8::MIN, i8::MAX] {
+            let (values, sums) = (vec![value; cols], vec![i32::from(value) * group as i32; groups]);
+            let token = TokenI8 { values: &values, sums: &sums, scale: 1.0 };
+            let want = f32::from(value) * (cols << bits) as f32 - f32::from(value) * cols as f32;
+            at_every_level(|level| {
+                let mut got = vec![9.0; rows];
+                product::matvec_i8(&matrix, token, &mut got);
+                assert_eq!(got, vec![want; rows], "{level}, {bits} bits, {value}");
+            });
+        }
+    }
 }
 
 #[test]
