@@ -48,7 +48,7 @@ pub use progress::{Progress, Silent};
 pub use registry::Registry;
 pub use report::{Fallback, Report, TensorReport};
 pub use rules::{Rule, RuleSpec};
-pub use run::{open_for_plan, run};
+pub use run::{encode_only, open_for_plan, run};
 pub use size::{format_size, parse_size};
 pub use target::Target;
 pub use verify::{Verified, verify};

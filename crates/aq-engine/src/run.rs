@@ -154,6 +154,34 @@ fn fallbacks(calibration: &Calibration, tasks: &[TensorTask<'_>]) -> Vec<Fallbac
     calibration.fallbacks().iter().cloned().chain(layers).collect()
 }
 
+/// Plans and encodes as [`run`] does, with the threads and memory of `job`, and drops what comes out: the compute part of a job, for
+/// timings. The model is a single one; no output is looked at.
+///
+/// # Errors
+/// See [`EngineError`].
+pub fn encode_only(
+    job: &Job,
+    registry: &Registry,
+    cancel: &AtomicBool,
+    progress: &mut dyn Progress,
+) -> Result<()> {
+    let Input::Model(model) = input::open(job)? else {
+        return Err(EngineError::Usage("a pipeline is not one model".into()));
+    };
+    let source = &*model.source;
+    let plan = make_plan(source.path(), source.tensors(), job, registry)?;
+    let importance = Importance::read(job.calibration.as_deref(), source.tensors(), progress)?;
+    let tasks = make_tasks(source, &plan.plan, registry, &importance)?;
+    let budget = plan_budget(&tasks, job, model.memory_limit)?;
+    let mut discard = |slabs: &mut dyn aq_io::SlabStream| {
+        while let Some(slab) = slabs.next_slab() {
+            slabs.recycle(slab.rows);
+        }
+        Ok(())
+    };
+    run_blocks(&tasks, budget, cancel, progress, &mut discard).map(|_| ())
+}
+
 fn reports(plan: &aq_core::Plan, stored: &[StoredTensor], quality: &[TensorQuality]) -> Vec<TensorReport> {
     let rows = plan.tensors.iter().zip(stored).zip(quality);
     rows.map(|((planned, stored), quality)| TensorReport::new(planned, stored, quality)).collect()

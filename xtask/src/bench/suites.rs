@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Found;
 use super::case::{Case, Title};
 use super::job::{Contender, Jobs};
-use crate::process::program;
+use crate::process::{self, cargo, program};
 use crate::statistics::Measured;
 
 /// The baseline of a job that ends with fsync.
@@ -74,12 +74,40 @@ pub(crate) fn parallel(jobs: &Jobs<'_>, found: &mut Found) -> anyhow::Result<()>
             found.cases.push(Case { name: "whole job".into(), baseline: "1 thread".into(), ..case });
         }
     }
+    for method in ["minmax", "ls"] {
+        found.cases.extend(compute(jobs, method, &counts)?);
+    }
     found.notes.push(
-        "parallel: whole job only, writing and fsync included; the engine has no output that discards, so the compute \
-         part is not measured alone"
+        "parallel: the whole job includes writing and fsync; its compute part plans and encodes, and drops what comes out"
             .to_owned(),
     );
     Ok(())
+}
+
+/// The compute part, by the program `encode` of the package `aq-benches`.
+fn compute(jobs: &Jobs<'_>, method: &str, counts: &[usize]) -> anyhow::Result<Vec<Case>> {
+    process::run(&mut cargo(&["build", "--release", "--package", "aq-benches", "--bin", "encode"]))?;
+    let path = jobs.setting.target.join("release").join(format!("encode{}", std::env::consts::EXE_SUFFIX));
+    let mut command = program(path);
+    command.arg(&jobs.model).arg(jobs.setting.runs.to_string()).arg(method);
+    let output = command.args(counts.iter().map(usize::to_string)).output()?;
+    anyhow::ensure!(output.status.success(), "encode: {}", String::from_utf8_lossy(&output.stderr));
+    let rate_of = |line: &str| -> anyhow::Result<Measured> {
+        let line: Value = serde_json::from_str(line)?;
+        let seconds: Option<Vec<f64>> =
+            line["seconds"].as_array().into_iter().flatten().map(Value::as_f64).collect();
+        Ok(Measured::rate(jobs.weights / 1e6, &seconds.unwrap_or_default()))
+    };
+    let text = String::from_utf8(output.stdout)?;
+    let rates = text.lines().map(rate_of).collect::<anyhow::Result<Vec<Measured>>>()?;
+    let title = |threads: &usize| Title {
+        suite: "parallel",
+        name: "compute part",
+        params: json!({"bits": 4, "method": method, "threads": threads}),
+        unit: "Mweights/s",
+        baseline: "1 thread",
+    };
+    Ok(counts.iter().zip(&rates).skip(1).map(|(n, &rate)| Case::higher(title(n), rate, rates[0])).collect())
 }
 
 /// Peak memory and time with a limit beside none.

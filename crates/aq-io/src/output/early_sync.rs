@@ -33,6 +33,13 @@ impl EarlySync {
         }
     }
 
+    /// Notes that nothing more will be written. A sync that waits for its turn covers all of it, else one is begun.
+    pub(super) fn wrote_all(&mut self) {
+        if self.unsynced > 0 {
+            self.wrote(STEP);
+        }
+    }
+
     /// Waits for the last sync.
     ///
     /// # Errors

@@ -46,10 +46,17 @@ pub(crate) fn out(file: File, hashed: bool) -> Out {
 /// # Errors
 /// What the operating system says, also about bytes written earlier.
 pub(crate) fn close(out: Out) -> std::io::Result<Written> {
-    let OutFile { file, early, hash, bytes } =
-        out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    let (written, early) = hand_over(out)?;
     early.finish()?;
-    Ok(Written { file, hash: hash.unwrap_or_default(), bytes })
+    Ok(written)
+}
+
+/// Writes what is still gathered; its sync goes on in the background.
+fn hand_over(out: Out) -> std::io::Result<(Written, EarlySync)> {
+    let OutFile { file, mut early, hash, bytes } =
+        out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    early.wrote_all();
+    Ok((Written { file, hash: hash.unwrap_or_default(), bytes }, early))
 }
 
 impl Write for OutFile {
@@ -117,14 +124,17 @@ impl<F: FileWriter> Sink for FileSink<F> {
 
     fn finish(self: Box<Self>, metadata: &[(String, String)]) -> Result<Box<dyn PendingOutput>> {
         let Self { format, file, destination } = *self;
-        let bytes = close(format.finish(metadata)?).map_err(IoError::os(&destination))?.bytes;
-        Ok(Box::new(PendingFile { file, bytes }))
+        let (written, early) = hand_over(format.finish(metadata)?).map_err(IoError::os(&destination))?;
+        Ok(Box::new(PendingFile { file, early, destination, bytes: written.bytes }))
     }
 }
 
-/// A complete file beside its destination.
+/// A complete file beside its destination, on its way to the disk.
 struct PendingFile {
+    // Before the file: it stops when it is dropped, and the file is removed.
+    early: EarlySync,
     file: AtomicFile,
+    destination: PathBuf,
     bytes: u64,
 }
 
@@ -138,6 +148,8 @@ impl PendingOutput for PendingFile {
     }
 
     fn commit(self: Box<Self>) -> Result<PathBuf> {
-        self.file.commit()
+        let Self { early, file, destination, .. } = *self;
+        early.finish().map_err(IoError::os(&destination))?;
+        file.commit()
     }
 }
