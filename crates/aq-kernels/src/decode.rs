@@ -203,6 +203,9 @@ impl<I: Isa> Grid<I> {
     /// The `n` weights of a chunk whose planes are [whole vectors](has_whole_planes).
     #[inline(always)]
     fn planes<const BITS: usize, T: Weight>(&self, isa: I, packed: &[u8], n: usize, out: &mut [T]) {
+        if I::WORDS && T::HALF && matches!(BITS, 2 | 4) && (n * BITS / 8).is_multiple_of(32) {
+            return self.words::<BITS, T>(isa, packed, n, out);
+        }
         let stride = n / LANES * BITS / 8;
         let packed = &packed.as_chunks().0[..stride];
         let out = &mut out.as_chunks_mut().0[..8 / BITS * stride];
@@ -216,6 +219,31 @@ impl<I: Isa> Grid<I> {
                 T::store(isa, self.low::<BITS>(isa, isa.shr::<2>(v)), &mut out[i + stride]);
                 T::store(isa, self.low::<BITS>(isa, isa.shr::<4>(v)), &mut out[i + 2 * stride]);
                 T::store(isa, self.low::<BITS>(isa, isa.shr::<6>(v)), &mut out[i + 3 * stride]);
+            }
+        }
+    }
+
+    /// [`Self::planes`] for weights of 16 bits: they are rounded once for each code, not for each weight.
+    #[inline(always)]
+    fn words<const BITS: usize, T: Weight>(&self, isa: I, packed: &[u8], n: usize, out: &mut [T]) {
+        let mut weights = [T::ZERO; LANES];
+        T::store(isa, self.table, &mut weights);
+        let mut table = [T::ZERO; 32];
+        for half in table.as_chunks_mut().0 {
+            *half = weights;
+        }
+        let vectors = n * BITS / 8 / 32;
+        let packed = &packed.as_chunks::<32>().0[..vectors];
+        let out = &mut out.as_chunks_mut::<32>().0[..8 / BITS * vectors];
+        for (i, bytes) in packed.iter().enumerate() {
+            T::look_up::<0, I>(isa, &table, bytes, &mut out[i]);
+            if BITS == 4 {
+                T::look_up::<4, I>(isa, &table, bytes, &mut out[i + vectors]);
+            }
+            if BITS == 2 {
+                T::look_up::<2, I>(isa, &table, bytes, &mut out[i + vectors]);
+                T::look_up::<4, I>(isa, &table, bytes, &mut out[i + 2 * vectors]);
+                T::look_up::<6, I>(isa, &table, bytes, &mut out[i + 3 * vectors]);
             }
         }
     }

@@ -56,6 +56,8 @@ pub(crate) trait Isa: Copy {
     const ARRAYS: bool;
     /// Whether a look-up is faster than arithmetic.
     const TABLES: bool;
+    /// Whether 16-bit weights are faster looked up than rounded.
+    const WORDS: bool;
     /// Whether the processor has a fused multiply-add.
     const FUSED: bool;
 
@@ -98,6 +100,13 @@ pub(crate) trait Isa: Copy {
     fn narrow(self, v: Self::I, out: &mut [u8; LANES]);
     /// The floats `table[lane & 15]`.
     fn look_up(self, table: Self::F, v: Self::I) -> Self::F;
+    /// The words `table[(byte >> SHIFT) & 31]`.
+    #[inline(always)]
+    fn look_up_words<const SHIFT: u32>(self, table: &[u16; 32], bytes: &[u8; 32], out: &mut [u16; 32]) {
+        for (out, byte) in out.iter_mut().zip(bytes) {
+            *out = table[usize::from(byte >> SHIFT & 31)];
+        }
+    }
 }
 
 mod plain;

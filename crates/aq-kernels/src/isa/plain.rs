@@ -23,6 +23,7 @@ macro_rules! plain {
             type I = [u32; LANES];
             const ARRAYS: bool = true;
             const TABLES: bool = false;
+            const WORDS: bool = false;
             const FUSED: bool = false;
 
             #[inline(always)]

@@ -32,6 +32,7 @@ impl Isa for V3 {
     type I = [__m256i; 2];
     const ARRAYS: bool = false;
     const TABLES: bool = true;
+    const WORDS: bool = false;
     const FUSED: bool = true;
 
     #[inline(always)]

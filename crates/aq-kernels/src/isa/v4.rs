@@ -16,6 +16,7 @@ impl Isa for V4 {
     type I = __m512i;
     const ARRAYS: bool = false;
     const TABLES: bool = true;
+    const WORDS: bool = true;
     const FUSED: bool = true;
 
     #[inline(always)]
@@ -146,5 +147,12 @@ impl Isa for V4 {
     #[inline(always)]
     fn look_up(self, table: __m512, v: __m512i) -> __m512 {
         self.avx512f._mm512_permutexvar_ps(v, table)
+    }
+
+    #[inline(always)]
+    fn look_up_words<const SHIFT: u32>(self, table: &[u16; 32], bytes: &[u8; 32], out: &mut [u16; 32]) {
+        let words = self.avx512bw._mm512_cvtepu8_epi16(cast(*bytes));
+        let words = self.avx512bw._mm512_srli_epi16::<SHIFT>(words);
+        *out = cast(self.avx512bw._mm512_permutexvar_epi16(words, cast(*table)));
     }
 }
