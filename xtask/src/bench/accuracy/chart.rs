@@ -151,7 +151,7 @@ impl Axes {
     fn peer(&self, point: &Point, quantity: Quantity) -> String {
         let Some(error) = point.charted(quantity) else { return String::new() };
         let (x, y) = (self.x(point.bits_per_weight), self.y(error));
-        let short = format!("{} {}", point.name, point.asked).replace(" + importance", "");
+        let short = format!("{} {}", point.name, point.asked);
         let style = format!(" style=\"font-size:9px\" fill=\"{PEER}\"");
         format!(
             "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"6\" height=\"6\" fill=\"{PEER}\">{}</rect>\n{}",

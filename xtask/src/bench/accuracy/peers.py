@@ -44,7 +44,9 @@ class Layers:
         return found
 
     def importance(self, name):
-        return np.square(self.calibration[name]).mean(0) if name in self.calibration else None
+        if name not in self.calibration:
+            return np.ones(self.weights[name].shape[1])
+        return np.square(self.calibration[name]).mean(0)
 
     def quantize(self, peer, asked, one):
         """one(name, weights) -> (dequantized, bits in all)."""
@@ -66,29 +68,32 @@ def skip(peer, reason):
     say(skipped=peer, reason=str(reason).splitlines()[0] if str(reason) else type(reason).__name__)
 
 
+def floats(array):
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+
+
 def ggml_types(layers):
-    """ggml's own code, with importances where there are inputs; all ones for the types that insist."""
+    """ggml's own code, with importances: those of the inputs, or all ones, which it does better with than without any."""
     import ggml
-    floats, pointer = ctypes.POINTER(ctypes.c_float), lambda a: a.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-    for label in GGML_TYPES:
-        kind = getattr(ggml, "GGML_TYPE_" + label)
-        if any(w.shape[1] % ggml.ggml_blck_size(kind) for w in layers.weights.values()):
-            skip("ggml " + label, "rows are no multiple of its block")
-            continue
+    kinds = {label: getattr(ggml, "GGML_TYPE_" + label) for label in GGML_TYPES}
+    widths = {w.shape[1] for w in layers.weights.values()}
+    unfit = [label for label, kind in kinds.items() if any(n % ggml.ggml_blck_size(kind) for n in widths)]
+    if unfit:
+        skip("ggml " + " ".join(unfit), "rows are no multiple of the block")
+    for label in sorted(set(kinds) - set(unfit)):
+        kind = kinds[label]
         ggml.ggml_quantize_init(kind)
 
         def one(name, w):
-            importance = layers.importance(name)
-            if importance is None and ggml.ggml_quantize_requires_imatrix(kind):
-                importance = np.ones(w.shape[1], np.float32)
             size, out = ggml.ggml_row_size(kind, w.shape[1]) * len(w), np.empty_like(w)
             data = ctypes.create_string_buffer(size)
-            given = None if importance is None else pointer(np.ascontiguousarray(importance))
-            ggml.ggml_quantize_chunk(kind, pointer(w), ctypes.cast(data, ctypes.c_void_p), 0, *w.shape, given)
-            ggml.ggml_get_type_traits(kind).contents.to_float(ctypes.cast(data, ctypes.c_void_p), pointer(out), w.size)
+            importance = np.ascontiguousarray(layers.importance(name), np.float32)
+            start = ctypes.cast(data, ctypes.c_void_p)
+            ggml.ggml_quantize_chunk(kind, floats(w), start, 0, *w.shape, floats(importance))
+            ggml.ggml_get_type_traits(kind).contents.to_float(start, floats(out), w.size)
             return out, 8 * size
 
-        layers.quantize("ggml " + label + (" + importance" if layers.calibration else ""), "", one)
+        layers.quantize("ggml " + label, "", one)
 
 
 def gguf_types(layers):
