@@ -49,7 +49,6 @@ pub(crate) fn run(setting: &Setting, args: &Args, found: &mut Found) -> anyhow::
         eprintln!("accuracy: {}", source.name);
         found.sections.push(section(&methods, source, args, &mut found.notes)?);
     }
-    found.notes.dedup();
     found.notes.extend(NOTES.map(str::to_owned));
     Ok(())
 }
@@ -69,12 +68,17 @@ fn section(
 ) -> anyhow::Result<Section> {
     let mut section = source.section();
     for variant in methods.variants(source) {
-        match methods.measure(source, &variant) {
+        let said = match methods.measure(source, &variant) {
             Ok((point, said)) => {
                 section.points.push(point);
-                notes.extend(said);
+                said
             }
-            Err(error) => notes.push(format!("accuracy: {} {variant}: left out: {error:#}", source.name)),
+            Err(error) => vec![format!("accuracy: {} {variant}: left out: {error:#}", source.name)],
+        };
+        for note in said {
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
         }
     }
     peers::measure(methods, source, &args.python, &mut section, notes)?;

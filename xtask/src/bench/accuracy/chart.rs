@@ -16,14 +16,14 @@ const COLOURS: [&str; 10] = [
 const PEER: &str = "#888";
 
 impl Section {
-    /// The chart as SVG. Own methods are lines in colour, peers grey marks with their names; every mark tells its figures
-    /// when it is pointed at.
+    /// The chart as SVG. Own methods are lines in colour, peers grey marks, named where no other peer is better at no more
+    /// bits; every mark tells its figures when it is pointed at.
     pub(crate) fn chart(&self) -> String {
         let Some(axes) = Axes::around(self) else { return String::new() };
         let names = self.names();
         let legend = 16.0 * (names.len() + self.curves.len() + 2) as f64;
         let height = (TOP + HEIGHT + 40.0).max(legend);
-        let mut out = format!("<svg width=\"1000\" height=\"{height:.0}\" role=\"img\">\n");
+        let mut out = format!("<svg width=\"1020\" height=\"{height:.0}\" role=\"img\">\n");
         axes.grid(&mut out, self.judged_by);
         for (i, curve) in self.curves.iter().enumerate() {
             let dash = if i == 0 { "none" } else { "6 3" };
@@ -43,8 +43,18 @@ impl Section {
             _ = writeln!(out, "<circle cx=\"{}\" cy=\"{y}\" r=\"4\" fill=\"{colour}\"/>", LEGEND + 9.0);
             out += &label(LEGEND + 24.0, y + 4.0, name, "");
         }
-        self.points.iter().filter(|p| p.is_peer).for_each(|p| out += &axes.peer(p, self.judged_by));
+        for peer in self.points.iter().filter(|point| point.is_peer) {
+            out += &axes.peer(peer, self.judged_by, self.is_best_peer(peer));
+        }
         out + "</svg>\n"
+    }
+
+    fn is_best_peer(&self, point: &Point) -> bool {
+        let error = |point: &Point| point.charted(self.judged_by).unwrap_or(f64::INFINITY);
+        let is_better = |other: &Point| {
+            other.is_peer && other.bits_per_weight <= point.bits_per_weight && error(other) < error(point)
+        };
+        !self.points.iter().any(is_better)
     }
 
     /// Own methods, each once.
@@ -148,17 +158,22 @@ impl Axes {
         self.line(&points, &format!("stroke=\"{colour}\"")) + &circles.collect::<String>()
     }
 
-    fn peer(&self, point: &Point, quantity: Quantity) -> String {
+    fn peer(&self, point: &Point, quantity: Quantity, is_named: bool) -> String {
         let Some(error) = point.charted(quantity) else { return String::new() };
-        let (x, y) = (self.x(point.bits_per_weight), self.y(error));
-        let short = format!("{} {}", point.name, point.asked);
-        let style = format!(" style=\"font-size:9px\" fill=\"{PEER}\"");
-        format!(
-            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"6\" height=\"6\" fill=\"{PEER}\">{}</rect>\n{}",
-            x - 3.0,
-            y - 3.0,
-            told(point, error),
-            label(x + 5.0, y - 3.0, short.trim_start_matches("ggml ").trim(), &style)
+        let (x, y, told) = (self.x(point.bits_per_weight), self.y(error), told(point, error));
+        let (left, top) = (x - 3.0, y - 3.0);
+        let mark = format!(
+            "<rect x=\"{left:.1}\" y=\"{top:.1}\" width=\"6\" height=\"6\" fill=\"{PEER}\">{told}</rect>\n"
+        );
+        if !is_named {
+            return mark;
+        }
+        let name = format!("{} {}", point.name.trim_start_matches("ggml "), point.asked);
+        mark + &label(
+            x - 5.0,
+            y + 10.0,
+            name.trim(),
+            " text-anchor=\"end\" style=\"font-size:9px\" fill=\"#555\"",
         )
     }
 }
@@ -193,6 +208,9 @@ mod tests {
         let axes = Axes::around(&section).unwrap();
         assert_eq!((axes.bits, axes.error), ((2.0, 5.0), (-3.0, 0.0)));
         assert_eq!((axes.x(2.0), axes.y(1.0), axes.y(1e-3)), (LEFT, TOP, TOP + HEIGHT));
+        let mut worse = section.points[2].clone();
+        worse.error.relative_mse *= 2.0;
+        assert!(section.is_best_peer(&section.points[2]) && !section.is_best_peer(&worse));
         assert!(!axes.holds((6.0, 0.1)) && axes.holds((3.0, 0.1)));
     }
 

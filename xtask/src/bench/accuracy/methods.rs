@@ -32,7 +32,7 @@ pub(crate) struct Variant {
 const BITS: [u32; 4] = [2, 3, 4, 5];
 /// What a codec of variable rate is asked for besides.
 const RATES: [&str; 3] = ["1.0", "1.5", "2.5"];
-const RATE_OPTION: &str = "--target-bpw";
+const RATE_OPTION: &str = "--rate";
 /// Options that are tried on layers with inputs: a label, the option and its value.
 const EXTRAS: [(&str, &str, &str); 2] =
     [("rotation", "--rotation", "on"), ("low rank", "--low-rank", "auto")];
@@ -142,7 +142,7 @@ fn fallbacks(source: &Source, variant: &Variant, report: &Value) -> Vec<String> 
             None => reasons.push((reason, 1)),
         }
     }
-    let note = |(reason, n)| format!("accuracy: {} {variant}: {reason} ({n} times)", source.name);
+    let note = |(reason, n)| format!("accuracy: {} {}: {reason} ({n} times)", source.name, variant.label);
     reasons.into_iter().map(note).collect()
 }
 
@@ -172,7 +172,7 @@ mod tests {
         let methods = Methods {
             aq: PathBuf::new(),
             names: vec!["ls".to_owned(), "entropy".to_owned()],
-            help: "--target-bpw <X>  rate\n--rotation <on|off>".to_owned(),
+            help: "--rate <X>  bits\n--rotation <on|off>".to_owned(),
             folder: PathBuf::new(),
         };
         assert!(methods.offers("--rotation") && !methods.offers("--rot") && !methods.offers("--low-rank"));

@@ -4,7 +4,7 @@ Reads one JSON object: model, tensors, calibration and held_out (or null), folde
   {"peer", "asked", "bits_per_weight", "file"}   dequantized weights, to be compared
   {"curve", "points"}                            a bound: [bits, relative output error], ...
   {"skipped", "reason"}
-Needs numpy; every other package is optional.
+Needs numpy; every other package is optional: ggml-python (or gguf), and those of torch_peers.py.
 """
 import ctypes
 import json
@@ -13,6 +13,7 @@ import sys
 
 import numpy as np
 
+import torch_peers
 from reference_quantizers import gptq, gptq_bits, with_gain
 from small_models import load_metadata, load_safetensors, save_safetensors
 
@@ -60,8 +61,13 @@ class Layers:
         say(peer=peer, asked=asked, file=file, bits_per_weight=bits / sum(w.size for w in self.weights.values()))
 
 
+# Whatever else a package prints goes to stderr.
+ANSWERS = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
+
 def say(**what):
-    print(json.dumps(what), flush=True)
+    print(json.dumps(what), file=ANSWERS, flush=True)
 
 
 def skip(peer, reason):
@@ -147,7 +153,7 @@ def water_filling(variances, bits):
 def output_bound(layers):
     spectra = [spectrum(w, np.concatenate([layers.calibration[n], layers.held_out[n]])) for n, w in layers.weights.items()]
     points = [[bits, float(np.mean([water_filling(s, bits) for s in spectra]))] for bits in np.arange(.5, 6.6, .5)]
-    say(curve="reverse water-filling, normal weights of the same row and column sizes", points=points)
+    say(curve="reverse water-filling, normal weights", points=points)
 
 
 def attempt(peer, run, layers):
@@ -165,6 +171,7 @@ def main():
     layers = Layers(json.load(sys.stdin))
     if not attempt("ggml, pip install ggml-python", ggml_types, layers):
         attempt("gguf, pip install gguf", gguf_types, layers)
+    torch_peers.measure(layers, attempt)
     if layers.calibration:
         attempt("numpy GPTQ", reference_gptq, layers)
         attempt("output bound", output_bound, layers)

@@ -82,7 +82,9 @@ fn correlated(work: &Path, count: u64) -> anyhow::Result<Source> {
     generate::write_weights(&file(""), &layers)?;
     generate::write_samples(&samples.calibration, &mut layers, CALIBRATION_ROWS)?;
     generate::write_samples(&samples.held_out, &mut layers, HELD_OUT_ROWS)?;
-    let title = format!("correlated: layers 256 x 512 with correlated inputs and outlier channels, seeds 1 to {count}");
+    let title = format!(
+        "correlated: layers 256 x 512 with correlated inputs and outlier channels, seeds 1 to {count}"
+    );
     let (name, model, samples) = ("correlated".to_owned(), file(""), Some(samples));
     Ok(Source { name, title, model, samples, group: 128, law: Law::Normal })
 }
