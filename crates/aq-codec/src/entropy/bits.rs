@@ -136,9 +136,9 @@ impl<'a> BitReader<'a> {
         Ok(())
     }
 
-    /// Bytes begun so far.
-    pub(super) fn bytes_read(&self) -> usize {
-        self.at.div_ceil(8)
+    /// Checks that the last byte was begun.
+    pub(super) fn check_end(&self) -> Result<(), CodecError> {
+        if self.at.div_ceil(8) == self.bytes.len() { Ok(()) } else { Err(self.damaged()) }
     }
 }
 
@@ -164,7 +164,7 @@ mod tests {
                 assert_eq!(reader.golomb(order), Ok(value));
                 assert_eq!(reader.signed(order), Ok(-(value as i64)));
             }
-            assert_eq!(reader.bytes_read(), bytes.len());
+            assert_eq!(reader.check_end(), Ok(()));
         }
     }
 

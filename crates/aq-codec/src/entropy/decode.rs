@@ -6,7 +6,7 @@ use aq_kernels::rans::{Slots, TOTAL, fill_slots};
 use super::bits::BitReader;
 use super::centroid::value;
 use super::header::{Columns, Header};
-use super::row::{StoredRow, read_escapes};
+use super::row::{Shifted, StoredRow, read_escapes};
 use super::stream::{Extent, StreamReader, rows, width};
 use super::table::Table;
 use super::{low_bytes, scales};
@@ -23,6 +23,7 @@ pub struct DecodeScratch {
     columns: Columns,
     slots: Vec<Slots>,
     values: Vec<[f32; 256]>,
+    shifted: Shifted,
     symbols: Vec<u8>,
     escapes: Vec<(usize, i32)>,
     codes: Vec<i32>,
@@ -39,7 +40,7 @@ pub fn check_parts(parts: SlabParts<'_>, cols: usize, row_count: u64) -> Result<
     if u64::from(scales::row_count(parts.scales)?) != row_count {
         return Err(CodecError::Damaged { part: "scales" });
     }
-    scales::read(parts.scales, &mut Vec::new(), &mut Vec::new())?;
+    scales::check(parts.scales)?;
     exact("extra", parts.extra, 0, row_count)?;
     if cols == 0 || row_count == 0 {
         exact("offsets", parts.offsets, 0, row_count)?;
@@ -96,12 +97,15 @@ pub fn decode_rows(
 
 impl DecodeScratch {
     fn read_header(&mut self, parts: SlabParts<'_>, cols: usize, slab_rows: u64) -> Result<(), CodecError> {
-        let Self { header, columns, slots, values, levels, scales, .. } = self;
+        let Self { header, columns, slots, values, shifted, levels, scales, .. } = self;
         scales::read(parts.scales, levels, scales)?;
         header.read(parts.offsets, cols, slab_rows, Some(columns))?;
         let bytes = header.code_bytes(cols, slab_rows);
         let too_large = CodecError::TooLarge { first: 0, count: slab_rows };
         exact("codes", parts.codes, bytes.ok_or(too_large)?, 1)?;
+        if header.shift > 0 {
+            shifted.fill(header, &columns.classes[..cols]);
+        }
         header.tables.push(Table::nothing());
         slots.resize(header.tables.len(), [0; TOTAL]);
         slots.iter_mut().zip(&header.tables).for_each(|(slots, t)| fill_slots(&t.frequencies, slots));
@@ -170,7 +174,8 @@ fn decode_stream(
     let (words, rest) = bytes.split_at(2 * extent.words);
     let (low_bits, escapes) = rest.split_at(rows * low);
     let mut escaped = BitReader::new("codes", escapes);
-    let DecodeScratch { header, columns, slots, values, symbols, escapes, codes, scales, .. } = scratch;
+    let DecodeScratch { header, columns, slots, values, shifted, symbols, escapes, codes, scales, .. } =
+        scratch;
     let mut reader = StreamReader::new(slots, &columns.classes, rows, extent.tail, words)?;
     let (first, last, width) = (target.next, target.end().min(target.next + rows), width(target.cols));
     while target.next < last {
@@ -186,7 +191,7 @@ fn decode_stream(
                 let row = StoredRow { symbols, escapes, low, scale };
                 match header.shift {
                     0 => row.weights(columns, header, values, out),
-                    _ => row.shifted_weights(columns, header, codes, out),
+                    shift => row.shifted_weights(shift, shifted, &columns.steps, codes, out),
                 }
             }
             target.next += 1;

@@ -16,27 +16,21 @@ pub(super) struct Fit {
     pub(super) cost: u64,
 }
 
+/// Values that are rarer than one in so many may be escapes.
+const RARITIES: [u64; 4] = [u64::MAX, 16384, 5000, 1800];
+
 /// The cheapest of all ranges, levels an octave, and ways to write them. The codes of a `shifted` histogram lack their low bits.
 pub(super) fn fit(histogram: &Histogram, shifted: bool) -> Fit {
-    let mut best: Option<Fit> = None;
-    let mut tried = (0, 0);
-    for rarity in [0, 16384, 5000, 1800] {
-        let rare = histogram.total().checked_div(rarity).unwrap_or(0);
-        let Some(span) = histogram.span(rare).or((rarity == 0).then_some((0, 0))) else { continue };
-        if rarity > 0 && span == tried {
-            continue;
-        }
-        tried = span;
-        for mirrored in [true, false] {
-            for fineness in 0..4 {
-                let found = fit_range(histogram, empty(span, mirrored, shifted, fineness));
-                if best.as_ref().is_none_or(|b| found.cost < b.cost) {
-                    best = Some(found);
-                }
-            }
-        }
-    }
-    best.expect("a table of any range")
+    let spans = RARITIES.map(|rarity| histogram.span(histogram.total() / rarity));
+    let mut ranges = vec![spans[0].unwrap_or((0, 0))];
+    ranges.extend(spans.into_iter().flatten());
+    ranges.dedup();
+    let shapes = ranges.into_iter().flat_map(|range| {
+        let kinds = [true, false].into_iter().flat_map(|mirrored| (0..4).map(move |fine| (mirrored, fine)));
+        kinds.map(move |(mirrored, fineness)| empty(range, mirrored, shifted, fineness))
+    });
+    let fits = shapes.map(|shape| fit_range(histogram, shape));
+    fits.min_by_key(|fit| fit.cost).expect("at least one range")
 }
 
 /// A shape without levels yet.

@@ -92,8 +92,6 @@ pub(super) struct Columns {
 pub(super) struct Header {
     pub(super) shift: u32,
     pub(super) tables: Vec<Table>,
-    /// The value of symbol 0 of each table.
-    pub(super) lows: Vec<i32>,
     /// For each class, as [`in_bins`] has them.
     pub(super) deltas: Vec<[f32; 4]>,
     pub(super) streams: Vec<Extent>,
@@ -126,10 +124,8 @@ impl Header {
             self.deltas.push(in_bins([a, b, c]));
             self.tables.push(Shape::read(&mut reader, self.shift > 0)?.table());
         }
-        self.lows.clear();
-        self.lows.extend(self.tables.iter().map(|t| t.low));
         self.read_streams(&mut reader, cols, row_count)?;
-        if reader.bytes_read() == bytes.len() { Ok(()) } else { Err(reader.damaged()) }
+        reader.check_end()
     }
 
     fn read_streams(

@@ -44,7 +44,7 @@ impl StoredRow<'_> {
     /// Writes the weights of a slab without low bits; `values` has what each symbol of each class stands for.
     pub(super) fn weights(&self, columns: &Columns, header: &Header, values: &[[f32; 256]], out: &mut [f32]) {
         let (classes, steps) = (&columns.classes[..out.len()], &columns.steps);
-        reconstruct(self.symbols, classes, values, steps, self.scale, 1.0, out);
+        reconstruct(self.symbols, classes, values, steps, self.scale, out);
         for &(j, code) in self.escapes {
             let deltas = &header.deltas[usize::from(classes[j])];
             out[j] = value(code, deltas) * steps[j] * self.scale;
@@ -54,20 +54,41 @@ impl StoredRow<'_> {
     /// Writes the weights of a slab with low bits; `codes` is a reusable buffer.
     pub(super) fn shifted_weights(
         &self,
-        columns: &Columns,
-        header: &Header,
+        shift: u32,
+        shifted: &Shifted,
+        steps: &[f32],
         codes: &mut Vec<i32>,
         out: &mut [f32],
     ) {
-        let classes = &columns.classes[..out.len()];
-        let symbols = self.symbols.iter().zip(classes);
         codes.clear();
-        codes.extend(symbols.map(|(&s, &class)| header.lows[usize::from(class)] + i32::from(s)));
+        codes.extend(self.symbols.iter().zip(&shifted.lows).map(|(&symbol, low)| low + i32::from(symbol)));
         for &(j, code) in self.escapes {
             codes[j] = code;
         }
-        add_low_bits(self.low, header.shift, codes);
-        reconstruct_codes(codes, classes, &header.deltas, &columns.steps, self.scale, 1.0, out);
+        add_low_bits(self.low, shift, codes);
+        let deltas = shifted.deltas.each_ref().map(Vec::as_slice);
+        reconstruct_codes(codes, deltas, steps, self.scale, out);
+    }
+}
+
+/// What decoding codes with low bits needs to know of each column; a reusable buffer.
+#[derive(Debug, Default)]
+pub(super) struct Shifted {
+    /// The value of symbol 0.
+    lows: Vec<i32>,
+    /// The deltas for codes of 1, of 2 and all larger ones.
+    deltas: [Vec<f32>; 3],
+}
+
+impl Shifted {
+    pub(super) fn fill(&mut self, header: &Header, classes: &[u8]) {
+        let classes = || classes.iter().map(|&class| usize::from(class));
+        self.lows.clear();
+        self.lows.extend(classes().map(|class| header.tables[class].low));
+        for (i, deltas) in self.deltas.iter_mut().enumerate() {
+            deltas.clear();
+            deltas.extend(classes().map(|class| header.deltas[class][i + 1]));
+        }
     }
 }
 

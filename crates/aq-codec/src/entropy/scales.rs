@@ -86,7 +86,21 @@ fn sequence_bytes(levels: &[u8]) -> u64 {
 /// [`CodecError::Damaged`] when it is too short.
 pub(super) fn row_count(bytes: &[u8]) -> Result<u32, CodecError> {
     let count = bytes.first_chunk().map(|&b| u32::from_le_bytes(b));
-    count.ok_or(CodecError::Damaged { part: "scales" })
+    count.ok_or(DAMAGED)
+}
+
+/// Checks all but the levels themselves.
+///
+/// # Errors
+/// [`CodecError::Damaged`] for bytes that no writer wrote.
+pub(super) fn check(bytes: &[u8]) -> Result<(), CodecError> {
+    let head = Head::read(bytes)?;
+    if head.is_wide || head.rows == 0 {
+        return head.check_length();
+    }
+    let mut reader = BitReader::new("scales", head.rest);
+    sequence::skip(&mut reader)?;
+    reader.check_end()
 }
 
 /// Reads the scales of all rows into `scales`; `levels` is a reusable buffer.
@@ -94,37 +108,52 @@ pub(super) fn row_count(bytes: &[u8]) -> Result<u32, CodecError> {
 /// # Errors
 /// [`CodecError::Damaged`] for bytes that no writer wrote.
 pub(super) fn read(bytes: &[u8], levels: &mut Vec<u8>, scales: &mut Vec<f32>) -> Result<(), CodecError> {
-    let damaged = || CodecError::Damaged { part: "scales" };
-    let rows = row_count(bytes)? as usize;
-    let (head, rest) = bytes.split_at_checked(HEAD).ok_or_else(damaged)?;
-    let unit = f32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-    let smallest = i16::from_le_bytes([head[8], head[9]]);
-    let (fineness, is_wide) = (head[10] & !WIDE, head[10] & WIDE != 0);
-    if fineness > MOST_FINE || !unit.is_finite() {
-        return Err(damaged());
-    }
-    let scale = |above: u16| unit * power(i32::from(smallest) + i32::from(above), fineness);
+    let head = Head::read(bytes)?;
     scales.clear();
-    if is_wide {
-        let pairs = rest.as_chunks::<2>();
-        if pairs.0.len() != rows || !pairs.1.is_empty() {
-            return Err(damaged());
-        }
-        scales.extend(pairs.0.iter().map(|&b| scale(u16::from_le_bytes(b))));
+    if head.is_wide || head.rows == 0 {
+        head.check_length()?;
+        scales.extend(head.rest.as_chunks().0.iter().map(|&b| head.scale(u16::from_le_bytes(b))));
         return Ok(());
     }
-    if rows == 0 {
-        return if rest.is_empty() { Ok(()) } else { Err(damaged()) };
-    }
-    let mut reader = BitReader::new("scales", rest);
-    levels.clear();
-    sequence::read(&mut reader, rows, levels)?;
-    if reader.bytes_read() != rest.len() {
-        return Err(damaged());
-    }
-    scales.extend(levels.iter().map(|&above| scale(above.into())));
+    let mut reader = BitReader::new("scales", head.rest);
+    sequence::read(&mut reader, head.rows, levels)?;
+    reader.check_end()?;
+    scales.extend(levels.iter().map(|&above| head.scale(above.into())));
     Ok(())
 }
+
+/// What is in front of the levels, and the levels as they are.
+struct Head<'a> {
+    rows: usize,
+    unit: f32,
+    smallest: i16,
+    fineness: u8,
+    is_wide: bool,
+    rest: &'a [u8],
+}
+
+impl<'a> Head<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, CodecError> {
+        let rows = row_count(bytes)? as usize;
+        let (head, rest) = bytes.split_at_checked(HEAD).ok_or(DAMAGED)?;
+        let unit = f32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+        let smallest = i16::from_le_bytes([head[8], head[9]]);
+        let (fineness, is_wide) = (head[10] & !WIDE, head[10] & WIDE != 0);
+        let possible = fineness <= MOST_FINE && unit.is_finite();
+        if possible { Ok(Self { rows, unit, smallest, fineness, is_wide, rest }) } else { Err(DAMAGED) }
+    }
+
+    /// Checks the length of levels that are stored in two bytes each.
+    fn check_length(&self) -> Result<(), CodecError> {
+        if Some(self.rest.len()) == self.rows.checked_mul(2) { Ok(()) } else { Err(DAMAGED) }
+    }
+
+    fn scale(&self, above: u16) -> f32 {
+        self.unit * power(i32::from(self.smallest) + i32::from(above), self.fineness)
+    }
+}
+
+const DAMAGED: CodecError = CodecError::Damaged { part: "scales" };
 
 /// `2^(level / 2^fineness)`, the same bits everywhere; infinite or 0 beyond the range of `f32`.
 ///

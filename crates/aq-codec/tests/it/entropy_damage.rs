@@ -4,7 +4,7 @@ use aq_codec::entropy::{Centroids, DecodeScratch, check_parts, decode_rows, most
 use aq_core::{EncodedRows, SlabParts};
 use proptest::prelude::*;
 
-use crate::entropy::{Case, Random};
+use crate::entropy_case::{Case, Random};
 
 fn cases() -> Vec<Case> {
     vec![

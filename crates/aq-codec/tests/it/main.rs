@@ -4,4 +4,5 @@ mod affine;
 mod damage;
 mod element;
 mod entropy;
+mod entropy_case;
 mod entropy_damage;

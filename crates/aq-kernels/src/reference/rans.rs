@@ -66,30 +66,28 @@ pub fn rans_reconstruct(
     classes: &[u8],
     values: &[[f32; 256]],
     steps: &[f32],
-    (scale, factor): (f32, f32),
+    scale: f32,
     out: &mut [f32],
 ) {
     for (j, out) in out.iter_mut().enumerate() {
-        *out = values[usize::from(classes[j])][usize::from(symbols[j])] * steps[j] * scale * factor;
+        *out = values[usize::from(classes[j])][usize::from(symbols[j])] * steps[j] * scale;
     }
 }
 
 pub fn rans_reconstruct_codes(
     codes: &[i32],
-    classes: &[u8],
-    deltas: &[[f32; 4]],
+    deltas: [&[f32]; 3],
     steps: &[f32],
-    (scale, factor): (f32, f32),
+    scale: f32,
     out: &mut [f32],
 ) {
     for (j, out) in out.iter_mut().enumerate() {
-        let [_, one, two, more] = deltas[usize::from(classes[j])];
         let value = match codes[j] {
             0 => 0.0,
-            c @ (1 | -1) => c as f32 - one * c as f32,
-            c @ (2 | -2) => c as f32 - two * c.signum() as f32,
-            c => c as f32 - more * c.signum() as f32,
+            c @ (1 | -1) => c as f32 - deltas[0][j] * c as f32,
+            c @ (2 | -2) => c as f32 - deltas[1][j] * c.signum() as f32,
+            c => c as f32 - deltas[2][j] * c.signum() as f32,
         };
-        *out = value * steps[j] * scale * factor;
+        *out = value * steps[j] * scale;
     }
 }
