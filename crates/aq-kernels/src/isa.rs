@@ -87,6 +87,11 @@ pub(crate) trait Isa: Copy {
     /// The largest lane; none is NaN.
     fn largest(self, v: Self::F) -> f32;
 
+    /// Bit `i` says whether `a < b` in lane `i`; not when one of them is NaN.
+    fn less(self, a: Self::F, b: Self::F) -> u16;
+    /// Lane `(16 i + l) >> K` in lane `l`: each lane `2^K` times, of which this is vector `i` of `2^K`.
+    fn repeat<const K: u32>(self, v: Self::F, i: usize) -> Self::F;
+
     /// Rounds lanes in `0..=255` to nearest, ties to even.
     fn round(self, v: Self::F) -> Self::I;
     /// Integers below 2^24 as floats.

@@ -7,6 +7,7 @@
 //! - [`affine`]: codes from weights and back, given scale and offset;
 //! - [`encode`] and [`decode`]: weights of any type to packed codes, back, and both compared, each in one pass;
 //! - [`product`]: products of a packed matrix with activations;
+//! - [`trellis`]: codes of 2 to 4 bits that pick values through a sliding window, chosen by dynamic programming;
 //! - [`rans`]: entropy coding of symbols, and weights from decoded symbols;
 //! - [`hadamard`]: the block Hadamard transform;
 //! - [`search`]: the scale and offset of a group by least squares;
@@ -55,6 +56,7 @@ pub mod rans;
 pub mod reference;
 pub mod search;
 mod tile;
+pub mod trellis;
 mod weights;
 
 #[doc(hidden)]

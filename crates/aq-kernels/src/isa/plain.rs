@@ -87,6 +87,14 @@ macro_rules! plain {
                 fold_with(v, |a, b| if b > a { b } else { a })
             }
             #[inline(always)]
+            fn less(self, a: Self::F, b: Self::F) -> u16 {
+                zip(a, b, |a, b| a < b).iter().rev().fold(0, |mask, &bit| mask << 1 | u16::from(bit))
+            }
+            #[inline(always)]
+            fn repeat<const K: u32>(self, v: Self::F, i: usize) -> Self::F {
+                std::array::from_fn(|l| v[(LANES * i + l) >> K & 15])
+            }
+            #[inline(always)]
             fn round(self, v: Self::F) -> Self::I {
                 map(v, |v| u32::from(round_code(v)))
             }

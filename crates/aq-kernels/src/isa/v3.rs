@@ -8,6 +8,9 @@ use pulp::cast;
 use super::{Isa, V3};
 use crate::lanes::{LANES, fold_with};
 
+/// Compare whether one is less, no exceptions.
+const LESS: i32 = 17;
+
 /// Both halves of an operation.
 macro_rules! both {
     ($simd:ident.$set:ident.$op:ident($a:expr $(, $b:expr)*)) => {{
@@ -121,6 +124,24 @@ impl Isa for V3 {
     #[inline(always)]
     fn largest(self, v: Self::F) -> f32 {
         fold_with(cast::<_, [f32; LANES]>(v), |a, b| if b > a { b } else { a })
+    }
+
+    #[inline(always)]
+    fn less(self, a: Self::F, b: Self::F) -> u16 {
+        let less = |i: usize| {
+            let mask = self.avx._mm256_cmp_ps::<LESS>(a[i], b[i]);
+            self.avx._mm256_movemask_ps(mask) as u16
+        };
+        less(0) | less(1) << 8
+    }
+
+    #[inline(always)]
+    fn repeat<const K: u32>(self, v: Self::F, i: usize) -> Self::F {
+        let half = |first: usize| {
+            let lanes: [u32; 8] = std::array::from_fn(|l| ((first + l) >> K & 7) as u32);
+            self.avx2._mm256_permutevar8x32_ps(v[first >> (K + 3) & 1], cast(lanes))
+        };
+        [half(LANES * i), half(LANES * i + 8)]
     }
 
     #[inline(always)]

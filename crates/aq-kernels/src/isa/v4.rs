@@ -10,6 +10,8 @@ use crate::lanes::LANES;
 
 /// Round to nearest, ties to even, no exceptions.
 const NEAREST: i32 = 8;
+/// Compare whether one is less, no exceptions.
+const LESS: i32 = 17;
 
 impl Isa for V4 {
     type F = __m512;
@@ -102,6 +104,17 @@ impl Isa for V4 {
     #[inline(always)]
     fn largest(self, v: __m512) -> f32 {
         self.avx512f._mm512_reduce_max_ps(v)
+    }
+
+    #[inline(always)]
+    fn less(self, a: __m512, b: __m512) -> u16 {
+        self.avx512f._mm512_cmp_ps_mask::<LESS>(a, b)
+    }
+
+    #[inline(always)]
+    fn repeat<const K: u32>(self, v: __m512, i: usize) -> __m512 {
+        let lanes: [u32; LANES] = std::array::from_fn(|l| ((LANES * i + l) >> K & 15) as u32);
+        self.avx512f._mm512_permutexvar_ps(cast(lanes), v)
     }
 
     #[inline(always)]

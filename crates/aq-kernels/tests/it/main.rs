@@ -10,3 +10,4 @@ mod products;
 mod properties;
 mod rans;
 mod tester;
+mod trellis;
