@@ -170,8 +170,9 @@ pub fn encode_only(
     };
     let source = &*model.source;
     let plan = make_plan(source.path(), source.tensors(), job, registry)?;
-    let importance = Importance::read(job.calibration.as_deref(), source.tensors(), progress)?;
-    let tasks = make_tasks(source, &plan.plan, registry, &importance)?;
+    let calibration = Calibration::read(job.calibration.as_deref(), source.tensors(), progress)?;
+    let weights: Vec<_> = (0..source.tensors().len()).map(|i| TensorWeights::new(source, i)).collect();
+    let tasks = make_tasks(source, &plan.plan, registry, &calibration, &weights)?;
     let budget = plan_budget(&tasks, job, model.memory_limit)?;
     let mut discard = |slabs: &mut dyn aq_io::SlabStream| {
         while let Some(slab) = slabs.next_slab() {
