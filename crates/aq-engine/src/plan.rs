@@ -73,7 +73,7 @@ fn decide(
             (None, job.bits, job.rate, job.group_size)
         }
     };
-    let method = method.or_else(|| job.method.clone()).unwrap_or_else(|| registry.default_for(bits));
+    let method = method.or_else(|| job.method.clone()).unwrap_or_else(|| registry.default_strategy(job.calibration.is_some()));
     let supported = registry.get(&method).is_some_and(|s| s.supports(info));
     if !supported {
         return Ok(Decision::Keep { reason: format!("{method} does not support it") });

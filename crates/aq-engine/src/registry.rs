@@ -1,6 +1,6 @@
 //! The strategies a job can choose from.
 
-use aq_core::{BitWidth, QuantStrategy, StrategyId};
+use aq_core::{QuantStrategy, StrategyId};
 
 use crate::{EngineError, Result};
 
@@ -47,9 +47,9 @@ impl Registry {
         })
     }
 
-    /// The strategy used at `bits` when none is named and there is no calibration: the one the end-to-end scores of the
-    /// example models favour (`docs/methods.md`).
-    pub fn default_for(&self, _bits: BitWidth) -> StrategyId {
-        StrategyId::new("ls")
+    /// The strategy used when none is named: the one the end-to-end scores of the example models favour (`docs/methods.md`),
+    /// and without calibration the best of those whose codes can be used as they lie in the file.
+    pub fn default_strategy(&self, is_calibrated: bool) -> StrategyId {
+        StrategyId::new(if is_calibrated { "entropy" } else { "ls" })
     }
 }
