@@ -1,5 +1,7 @@
 //! What the timings of kernels share: the weights they read and the clock they use.
 
+pub mod sources;
+
 use std::time::Instant;
 
 /// About normal weights, the same on every machine: sums of 12 uniform numbers less 6.

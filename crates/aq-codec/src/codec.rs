@@ -1,12 +1,13 @@
 //! One way into every codec, for readers.
 
-use aq_core::{Encoding, OffsetKind, RowData, SlabParts, TensorInfo, slab_rows};
+use aq_core::{Encoding, OffsetKind, RowData, SlabParts, TensorInfo, slab_count, slab_rows};
 use aq_kernels::float16::{widen_bf16, widen_f16};
 use aq_kernels::metric::{self, Comparison};
 
 use crate::affine_read::{exact, span};
 use crate::{
     CodecError, ReadScratch, bytes_to_f32, check_parts, compare_rows, decode_rows, entropy, row_bytes,
+    trellis,
 };
 
 /// Lengths that the parts of a slab may have: codes, scales, offsets, extra.
@@ -42,7 +43,7 @@ impl PartLengths {
     }
 }
 
-/// Lengths of the parts of `rows` rows of the tensor; `None` when they pass 64 bits.
+/// Lengths of the parts of `rows` rows of the tensor, in one slab; `None` when they pass 64 bits.
 pub fn part_lengths(info: &TensorInfo, encoding: &Encoding, rows: u64) -> Option<PartLengths> {
     let [codes, scales, offsets, extra] = match encoding {
         Encoding::Raw => [info.dtype().size() as u64, 0, 0, 0],
@@ -59,7 +60,10 @@ pub fn part_lengths(info: &TensorInfo, encoding: &Encoding, rows: u64) -> Option
             let most = entropy::most_bytes(usize::try_from(info.cols()).ok()?, rows)?;
             return Some(PartLengths::AtMost(most));
         }
-        Encoding::Codebook(_) | Encoding::Trellis(_) => return None,
+        Encoding::Trellis(encoding) => {
+            return trellis::lengths(info, *encoding, rows).map(PartLengths::Exact);
+        }
+        Encoding::Codebook(_) => return None,
     };
     let all = [codes.checked_mul(rows)?, scales.checked_mul(rows)?, offsets.checked_mul(rows)?, extra * rows];
     Some(PartLengths::Exact(all))
@@ -88,11 +92,15 @@ pub fn encoded_bytes(info: &TensorInfo, encoding: &Encoding) -> u64 {
             Ok(cols) => info.rows().saturating_mul(row_bytes(affine, cols).total() as u64),
             Err(_) => u64::MAX,
         },
-        Encoding::Codebook(_) | Encoding::Entropy | Encoding::Trellis(_) => {
-            part_lengths(info, encoding, info.rows()).map_or(u64::MAX, |lengths| {
-                lengths.limits().iter().fold(0, |sum: u64, n| sum.saturating_add(*n))
+        Encoding::Trellis(trellis) => {
+            trellis::lengths(info, *trellis, info.rows()).map_or(u64::MAX, |[codes, scales, offsets, _]| {
+                codes.saturating_add(scales).saturating_add(offsets * slab_count(info, encoding))
             })
         }
+        Encoding::Codebook(_) | Encoding::Entropy => part_lengths(info, encoding, info.rows())
+            .map_or(u64::MAX, |lengths| {
+                lengths.limits().iter().fold(0, |sum: u64, n| sum.saturating_add(*n))
+            }),
     }
 }
 
@@ -115,6 +123,7 @@ pub fn check(
             unused.into_iter().try_for_each(|(part, bytes)| exact(part, bytes, 0, row_count))
         }
         Encoding::Entropy => entropy::check_parts(parts, row_len(info, 0, row_count)?, row_count),
+        Encoding::Trellis(encoding) => trellis::check_rows(*encoding, info, parts, row_count),
         other => Err(CodecError::Unsupported(other.codec())),
     }
 }
@@ -165,6 +174,10 @@ pub fn decode(
             let cols = row_len(info, first_row, row_count)?;
             let most = slab_rows(info, encoding);
             entropy::decode_rows(parts, cols, most, first, count, &mut scratch.entropy, out)
+        }
+        Encoding::Trellis(encoding) => {
+            let cols = row_len(info, first_row, row_count)?;
+            trellis::decode_rows(*encoding, cols, parts, (first, count), out)
         }
         other => Err(CodecError::Unsupported(other.codec())),
     }

@@ -16,6 +16,7 @@ mod element;
 pub mod entropy;
 mod error;
 mod float8;
+pub mod trellis;
 
 pub use affine::{AffineRow, RowBytes, push_grids, push_row, row_bytes, seal};
 pub use affine_read::{ReadScratch, check_parts, compare_rows, decode_rows, power_of_two};

@@ -6,8 +6,9 @@
 //! | `ls` | [`LeastSquares`] | the one of least squared error, weighted by importance | f16 |
 //! | `entropy` | [`Entropy`] | uniform without ends, entropy-coded at any rate | none |
 //! | `gptq` | [`Gptq`] | that of `ls`; codes make up for what others lost, as the inputs go together | f16 |
+//! | `trellis`, `trellis6` | [`TrellisCoded`] | values picked by a window over the codes, which are chosen together | none |
 //!
-//! All quantize a row in the same steps (`row.rs`, the file to read first): find the parameters of each group, round
+//! All but the last quantize a row in the same steps (`row.rs`, the file to read first): find the parameters of each group, round
 //! them to what is stored, choose codes for the rounded values, remove the shrinkage with one factor for the row, pack.
 //!
 //! ```
@@ -43,6 +44,7 @@ mod minmax;
 mod octave;
 mod plain;
 mod row;
+mod trellis;
 
 use aq_core::QuantStrategy;
 
@@ -50,8 +52,16 @@ pub use entropy::Entropy;
 pub use gptq::Gptq;
 pub use ls::LeastSquares;
 pub use minmax::MinMax;
+pub use trellis::TrellisCoded;
 
 /// Every strategy of this crate, in the order in which they are offered.
 pub fn strategies() -> Vec<Box<dyn QuantStrategy>> {
-    vec![Box::new(MinMax), Box::new(LeastSquares), Box::new(Gptq), Box::new(Entropy)]
+    vec![
+        Box::new(MinMax),
+        Box::new(LeastSquares),
+        Box::new(Gptq),
+        Box::new(Entropy),
+        Box::new(TrellisCoded::BEST),
+        Box::new(TrellisCoded::FAST),
+    ]
 }

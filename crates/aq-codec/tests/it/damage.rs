@@ -1,12 +1,18 @@
 //! Damaged input gives errors that say what is wrong, and no panic.
 
 use aq_codec::{CodecError, ReadScratch, check, decode, encoded_bytes};
-use aq_core::{AffineEncoding, BitWidth, DType, Encoding, GroupSize, OffsetKind, SlabParts, TensorInfo};
+use aq_core::{
+    AffineEncoding, BitWidth, DType, Encoding, GroupSize, OffsetKind, SlabParts, TensorInfo, TrellisEncoding,
+};
 use proptest::prelude::*;
 
 fn affine(bits: usize, group: u32, offset: OffsetKind) -> Encoding {
     let group_size = GroupSize::new(group).expect("a valid size");
     Encoding::Affine(AffineEncoding { bits: BitWidth::ALL[bits], group_size, offset })
+}
+
+fn trellis(bits: usize) -> Encoding {
+    Encoding::Trellis(TrellisEncoding { bits: BitWidth::ALL[bits] })
 }
 
 fn tensor(shape: &[u64], dtype: DType) -> TensorInfo {
@@ -19,7 +25,7 @@ proptest! {
         bits in 0usize..6,
         group in prop::sample::select(vec![0u32, 16, 128]),
         zero_point: bool,
-        codec in 0usize..3,
+        codec in 0usize..4,
         shape in prop::collection::vec(prop_oneof![0u64..70, Just(1u64 << 20)], 0..3),
         bytes in prop::collection::vec(any::<u8>(), 0..400),
         cuts in prop::array::uniform3(0usize..400),
@@ -27,7 +33,7 @@ proptest! {
         first in prop_oneof![0u64..5, any::<u64>()],
     ) {
         let offset = if zero_point { OffsetKind::ZeroPoint } else { OffsetKind::F16 };
-        let encoding = [affine(bits, group, offset), Encoding::Raw, Encoding::Entropy][codec];
+        let encoding = [affine(bits, group, offset), Encoding::Raw, Encoding::Entropy, trellis(bits)][codec];
         let info = tensor(&shape, DType::BF16);
         let cut = |i: usize| &bytes[..cuts[i].min(bytes.len())];
         let parts = SlabParts { codes: &bytes, scales: cut(0), offsets: cut(1), extra: cut(2) };

@@ -6,3 +6,4 @@ mod element;
 mod entropy;
 mod entropy_case;
 mod entropy_damage;
+mod trellis;

@@ -46,17 +46,21 @@ pub(super) struct Found {
 
 /// Runs a pass at the level in use.
 pub(super) fn pass<const STATES: usize, const BITS: u32>(pass: Pass<'_, STATES, BITS>) -> Found {
-    match STATES {
-        64 => run(Vectors::<'_, STATES, BITS, 4>(pass)),
-        _ => run(Vectors::<'_, STATES, BITS, 16>(pass)),
+    match (STATES, pass.run.importance.is_some()) {
+        (64, false) => run(Vectors::<'_, STATES, BITS, 4, false>(pass)),
+        (64, true) => run(Vectors::<'_, STATES, BITS, 4, true>(pass)),
+        (_, false) => run(Vectors::<'_, STATES, BITS, 16, false>(pass)),
+        (_, true) => run(Vectors::<'_, STATES, BITS, 16, true>(pass)),
     }
 }
 
 /// A pass whose costs are `VECTORS` vectors.
-struct Vectors<'a, const STATES: usize, const BITS: u32, const VECTORS: usize>(Pass<'a, STATES, BITS>);
+struct Vectors<'a, const STATES: usize, const BITS: u32, const VECTORS: usize, const WEIGHTED: bool>(
+    Pass<'a, STATES, BITS>,
+);
 
-impl<const STATES: usize, const BITS: u32, const VECTORS: usize> Kernel
-    for Vectors<'_, STATES, BITS, VECTORS>
+impl<const STATES: usize, const BITS: u32, const VECTORS: usize, const WEIGHTED: bool> Kernel
+    for Vectors<'_, STATES, BITS, VECTORS, WEIGHTED>
 {
     type Output = Found;
 
@@ -70,8 +74,8 @@ impl<const STATES: usize, const BITS: u32, const VECTORS: usize> Kernel
             let (x, h) = (isa.splat(run.x[i]), isa.splat(run.importance.map_or(1.0, |h| h[i])));
             for v in 0..VECTORS {
                 let d = isa.sub(x, isa.load(&table[v]));
-                let rest = isa.repeat::<BITS>(least[v >> BITS], v % (1 << BITS));
-                costs[v] = isa.add(isa.mul(isa.mul(d, d), h), rest);
+                let error = if WEIGHTED { isa.mul(isa.mul(d, d), h) } else { isa.mul(d, d) };
+                costs[v] = isa.add(error, isa.repeat::<BITS>(least[v >> BITS], v % (1 << BITS)));
             }
             Layout::<STATES, BITS>::reduce(isa, &costs, &mut least, choices);
         }

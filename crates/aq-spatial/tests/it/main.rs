@@ -7,3 +7,4 @@ mod gain;
 mod gptq;
 mod rows;
 mod support;
+mod trellis;
