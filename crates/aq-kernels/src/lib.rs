@@ -6,6 +6,7 @@
 //!
 //! - [`affine`]: codes from weights and back, given scale and offset;
 //! - [`encode`] and [`decode`]: weights of any type to packed codes, back, and both compared, each in one pass;
+//! - [`codebook`]: nearest values of a small table, values of codes, the scale of a group;
 //! - [`product`]: products of a packed matrix with activations;
 //! - [`trellis`]: codes of 2 to 4 bits that pick values through a sliding window, chosen by dynamic programming;
 //! - [`rans`]: entropy coding of symbols, and weights from decoded symbols;
@@ -38,6 +39,7 @@
 
 pub mod affine;
 pub mod cholesky;
+pub mod codebook;
 pub mod decode;
 mod dispatch;
 pub mod encode;

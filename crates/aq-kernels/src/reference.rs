@@ -4,6 +4,7 @@
 mod hessian;
 mod rans;
 mod trellis;
+pub mod codebook;
 
 use half::{bf16, f16};
 

@@ -1,5 +1,6 @@
 //! Every kernel at every SIMD level of this machine against its plain twin.
 
+mod codebook;
 mod conversions;
 mod exact;
 mod feedback;
