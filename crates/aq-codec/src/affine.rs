@@ -21,7 +21,7 @@
 //! Each operation is rounded to `f32`, in that order. A slab is its rows part by part; an empty `extra` means that every
 //! exponent is 0. All rows take the same bytes, so any row is found without reading another.
 
-use aq_core::{AffineEncoding, EncodedRows, OffsetKind};
+use aq_core::{AffineEncoding, BitWidth, EncodedRows, GroupSize, OffsetKind};
 use aq_kernels::pack;
 use half::f16;
 
@@ -103,7 +103,7 @@ pub struct AffineRow<'a> {
 pub fn push_row(encoding: &AffineEncoding, row: AffineRow<'_>, out: &mut EncodedRows) {
     let groups = encoding.group_size.groups(row.codes.len());
     assert_eq!((row.scales.len(), row.offsets.len()), (groups, groups), "one scale and one offset a group");
-    push_codes(encoding, row.codes, &mut out.codes);
+    push_codes(encoding.bits, encoding.group_size, row.codes, &mut out.codes);
     push_grids(encoding, row, out);
 }
 
@@ -118,18 +118,19 @@ pub fn push_grids(encoding: &AffineEncoding, row: AffineRow<'_>, out: &mut Encod
     out.row_count += 1;
 }
 
-fn push_codes(encoding: &AffineEncoding, codes: &[u8], out: &mut Vec<u8>) {
+/// Packs each group on its own.
+pub(crate) fn push_codes(bits: BitWidth, group_size: GroupSize, codes: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
-    out.resize(start + encoding.bits.packed_len(codes.len()), 0);
+    out.resize(start + bits.packed_len(codes.len()), 0);
     let mut rest = &mut out[start..];
-    for group in codes.chunks(encoding.group_size.weights(codes.len())) {
-        let (packed, after) = rest.split_at_mut(encoding.bits.packed_len(group.len()));
-        pack::pack(encoding.bits.get(), group, packed);
+    for group in codes.chunks(group_size.weights(codes.len())) {
+        let (packed, after) = rest.split_at_mut(bits.packed_len(group.len()));
+        pack::pack(bits.get(), group, packed);
         rest = after;
     }
 }
 
-fn push_f16(values: &[f32], out: &mut Vec<u8>) {
+pub(crate) fn push_f16(values: &[f32], out: &mut Vec<u8>) {
     out.extend(values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()));
 }
 

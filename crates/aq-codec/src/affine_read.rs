@@ -41,7 +41,8 @@ pub(crate) fn exact(part: &'static str, bytes: &[u8], row_len: u64, rows: u64) -
 #[derive(Debug, Default)]
 pub struct ReadScratch {
     zeros: Vec<u8>,
-    scales: Vec<f32>,
+    pub(crate) codes: Vec<u8>,
+    pub(crate) scales: Vec<f32>,
     offsets: Vec<f32>,
     decoded: Vec<f32>,
     widened: Vec<f32>,
@@ -202,7 +203,7 @@ impl<'a> StoredRows<'a> {
     }
 }
 
-fn read_f16(bytes: &[u8], out: &mut Vec<f32>) {
+pub(crate) fn read_f16(bytes: &[u8], out: &mut Vec<f32>) {
     out.clear();
     out.extend(bytes.as_chunks::<2>().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()));
 }

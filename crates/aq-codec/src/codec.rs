@@ -5,9 +5,10 @@ use aq_kernels::float16::{widen_bf16, widen_f16};
 use aq_kernels::metric::{self, Comparison};
 
 use crate::affine_read::{exact, span};
+use crate::codebook;
 use crate::{
     CodecError, ReadScratch, bytes_to_f32, check_parts, compare_rows, decode_rows, entropy, row_bytes,
-    trellis,
+    table_bytes, trellis,
 };
 
 /// Lengths that the parts of a slab may have: codes, scales, offsets, extra.
@@ -63,7 +64,12 @@ pub fn part_lengths(info: &TensorInfo, encoding: &Encoding, rows: u64) -> Option
         Encoding::Trellis(encoding) => {
             return trellis::lengths(info, *encoding, rows).map(PartLengths::Exact);
         }
-        Encoding::Codebook(_) => return None,
+        Encoding::Codebook(codebook) => {
+            let cols = usize::try_from(info.cols()).ok()?;
+            let scales = codebook.group_size.groups(cols).checked_mul(2)? as u64;
+            let codes = (codebook.bits.packed_len(cols) as u64).checked_mul(rows)?;
+            return Some(PartLengths::Exact([codes, scales.checked_mul(rows)?, table_bytes(codebook), rows]));
+        }
     };
     let all = [codes.checked_mul(rows)?, scales.checked_mul(rows)?, offsets.checked_mul(rows)?, extra * rows];
     Some(PartLengths::Exact(all))
@@ -97,7 +103,12 @@ pub fn encoded_bytes(info: &TensorInfo, encoding: &Encoding) -> u64 {
                 codes.saturating_add(scales).saturating_add(offsets * slab_count(info, encoding))
             })
         }
-        Encoding::Codebook(_) | Encoding::Entropy => part_lengths(info, encoding, info.rows())
+        Encoding::Codebook(codebook) => {
+            let exact = part_lengths(info, encoding, info.rows()).map_or([u64::MAX; 4], PartLengths::limits);
+            let tables = table_bytes(codebook).saturating_mul(aq_core::slab_count(info, encoding));
+            exact[0].saturating_add(exact[1]).saturating_add(tables)
+        }
+        Encoding::Entropy => part_lengths(info, encoding, info.rows())
             .map_or(u64::MAX, |lengths| {
                 lengths.limits().iter().fold(0, |sum: u64, n| sum.saturating_add(*n))
             }),
@@ -117,6 +128,9 @@ pub fn check(
 ) -> Result<(), CodecError> {
     match encoding {
         Encoding::Affine(affine) => check_parts(affine, row_len(info, 0, row_count)?, parts, row_count),
+        Encoding::Codebook(codebook) => {
+            codebook::check_parts(codebook, row_len(info, 0, row_count)?, parts, row_count)
+        }
         Encoding::Raw => {
             exact("codes", parts.codes, info.dtype().size() as u64, row_count)?;
             let unused = [("scales", parts.scales), ("offsets", parts.offsets), ("extra", parts.extra)];
@@ -165,6 +179,10 @@ pub fn decode(
         Encoding::Affine(affine) => {
             let cols = row_len(info, first_row, row_count)?;
             decode_rows(affine, cols, parts, first, count, scratch, out)
+        }
+        Encoding::Codebook(codebook) => {
+            let cols = row_len(info, first_row, row_count)?;
+            codebook::decode_rows(codebook, cols, parts, (first, count), scratch, out)
         }
         Encoding::Raw => {
             let bytes = span("codes", parts.codes, info.dtype().size(), (first, count))?;

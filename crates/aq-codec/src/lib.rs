@@ -1,6 +1,7 @@
 //! What the bytes of each codec mean: rows of codes, scales and offsets in, rows of weights out.
 //!
-//! - [`push_row`] appends one row of chosen codes to an [`EncodedRows`](aq_core::EncodedRows); [`seal`] finishes a slab;
+//! - [`push_row`] appends one row of `affine` codes to an [`EncodedRows`](aq_core::EncodedRows), [`push_codebook_row`] one of
+//!   `codebook` codes; [`seal`] finishes a slab;
 //! - [`decode`] turns any stored slab, or some rows of it, back into `f32`; [`check`] says first whether its parts fit;
 //! - [`encoded_bytes`] is the exact size of a tensor before a weight is read;
 //! - [`entropy::encode_slab`] makes a slab of the codec whose codes are as long as they are surprising;
@@ -11,6 +12,7 @@
 
 mod affine;
 mod affine_read;
+mod codebook;
 mod codec;
 mod element;
 pub mod entropy;
@@ -20,6 +22,7 @@ pub mod trellis;
 
 pub use affine::{AffineRow, RowBytes, push_grids, push_row, row_bytes, seal};
 pub use affine_read::{ReadScratch, check_parts, compare_rows, decode_rows, power_of_two};
+pub use codebook::{CodebookRow, push_codebook_row, table_bytes};
 pub use codec::{PartLengths, check, compare, decode, encoded_bytes, part_lengths};
 pub use element::{bytes_to_f32, f32_to_bytes};
 pub use error::CodecError;

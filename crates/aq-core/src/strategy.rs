@@ -4,7 +4,7 @@ use std::any::Any;
 
 use half::{bf16, f16};
 
-use crate::{EncodedRows, Encoding, LayerPlan, StrategyError, StrategyId, TensorInfo};
+use crate::{BitWidth, EncodedRows, Encoding, LayerPlan, StrategyError, StrategyId, TensorInfo};
 
 /// A way to quantize a layer. Deterministic for the same input and plan.
 pub trait QuantStrategy: Send + Sync {
@@ -13,6 +13,11 @@ pub trait QuantStrategy: Send + Sync {
 
     /// Whether the strategy can take the layer at all, by shape and type only.
     fn supports(&self, layer: &TensorInfo) -> bool;
+
+    /// Whether the strategy has codes of that many bits.
+    fn takes(&self, _bits: BitWidth) -> bool {
+        true
+    }
 
     /// How the strategy would store the layer, its bytes and its expected error. Cheap; cannot fail.
     fn estimate(&self, layer: &TensorInfo, stats: &LayerStats<'_>, plan: &LayerPlan) -> Estimate;

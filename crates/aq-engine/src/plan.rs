@@ -74,6 +74,10 @@ fn decide(
         }
     };
     let method = method.or_else(|| job.method.clone()).unwrap_or_else(|| registry.default_strategy(job.calibration.is_some()));
+    if !registry.get(&method).is_none_or(|s| s.takes(bits)) {
+        let name = info.name();
+        return Err(EngineError::Config(format!("tensor {name:?}: {method} has no codes of {bits} bits")));
+    }
     let supported = registry.get(&method).is_some_and(|s| s.supports(info));
     if !supported {
         return Ok(Decision::Keep { reason: format!("{method} does not support it") });

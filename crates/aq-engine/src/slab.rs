@@ -166,12 +166,21 @@ fn reserve(rows: &mut EncodedRows, encoding: &Encoding, cols: usize, count: usiz
         rows.codes.reserve_exact(2 * cols * count);
         rows.scales.reserve_exact(2 * count);
     }
-    let Encoding::Affine(affine) = encoding else { return };
-    let row = aq_codec::row_bytes(affine, cols);
-    rows.codes.reserve_exact(row.codes * count);
-    rows.scales.reserve_exact(row.scales * count);
-    // The zero points of the last row lie behind their packed form for a moment.
-    rows.offsets.reserve_exact(row.offsets * count + affine.group_size.groups(cols));
+    let (codes, scales, offsets) = match encoding {
+        Encoding::Affine(affine) => {
+            let row = aq_codec::row_bytes(affine, cols);
+            // The zero points of the last row lie behind their packed form for a moment.
+            (row.codes, row.scales, row.offsets * count + affine.group_size.groups(cols))
+        }
+        Encoding::Codebook(codebook) => {
+            let scales = codebook.group_size.groups(cols) * 2;
+            (codebook.bits.packed_len(cols), scales, aq_codec::table_bytes(codebook) as usize)
+        }
+        _ => return,
+    };
+    rows.codes.reserve_exact(codes * count);
+    rows.scales.reserve_exact(scales * count);
+    rows.offsets.reserve_exact(offsets);
     rows.extra.reserve_exact(count);
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn supports(layer: &TensorInfo) -> bool {
     refusal(layer).is_none()
 }
 
-fn refusal(layer: &TensorInfo) -> Option<String> {
+pub(crate) fn refusal(layer: &TensorInfo) -> Option<String> {
     if !layer.dtype().is_float() {
         Some(format!("{} is not a floating-point type", layer.dtype()))
     } else if layer.elements() == 0 {

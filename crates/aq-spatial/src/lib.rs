@@ -1,14 +1,17 @@
 //! Strategies that quantize one weight at a time, knowing nothing of files and timesteps.
 //!
-//! | id | strategy | grid of a group | stored offset |
+//! | id | strategy | values of a group | stored beside the scale |
 //! |---|---|---|---|
-//! | `minmax` | [`MinMax`] | its whole range and 0 | zero point |
-//! | `ls` | [`LeastSquares`] | the one of least squared error, weighted by importance | f16 |
-//! | `entropy` | [`Entropy`] | uniform without ends, entropy-coded at any rate | none |
-//! | `gptq` | [`Gptq`] | that of `ls`; codes make up for what others lost, as the inputs go together | f16 |
-//! | `trellis`, `trellis6` | [`TrellisCoded`] | values picked by a window over the codes, which are chosen together | none |
+//! | `minmax` | [`MinMax`] | a grid over its whole range and 0 | zero point |
+//! | `ls` | [`LeastSquares`] | the grid of least squared error, weighted by importance | f16 offset |
+//! | `gptq` | [`Gptq`] | that of `ls`; codes make up for what others lost, as the inputs go together | f16 offset |
+//! | `entropy` | [`Entropy`] | a grid without ends, entropy-coded at any rate | nothing |
+//! | `trellis`, `trellis6` | [`TrellisCoded`] | values picked by a window over the codes, which are chosen together | nothing |
+//! | `codebook` | [`Codebook`] | a table trained on the layer, the scale of least squared error | the table, once a slab |
+//! | `hqq` | [`Hqq`] | a grid as wide as its range, shifted for the least `abs(error)^0.7` | f16 offset |
+//! | `nf4` | [`Nf4`] | the table of NormalFloat up to its largest magnitude | the table, once a slab |
 //!
-//! All but the last quantize a row in the same steps (`row.rs`, the file to read first): find the parameters of each group, round
+//! All but `entropy` and `trellis` quantize a row in the same steps (`row.rs`, the file to read first): find the parameters of each group, round
 //! them to what is stored, choose codes for the rounded values, remove the shrinkage with one factor for the row, pack.
 //!
 //! ```
@@ -32,6 +35,7 @@
 #![forbid(unsafe_code)]
 
 mod entropy;
+mod codebook;
 mod exponent;
 mod factored;
 mod gain;
@@ -39,6 +43,7 @@ mod gptq;
 mod grid;
 mod grouped;
 mod hessian;
+mod hqq;
 mod ls;
 mod minmax;
 mod octave;
@@ -50,6 +55,8 @@ use aq_core::QuantStrategy;
 
 pub use entropy::Entropy;
 pub use gptq::Gptq;
+pub use codebook::{Codebook, Nf4};
+pub use hqq::Hqq;
 pub use ls::LeastSquares;
 pub use minmax::MinMax;
 pub use trellis::TrellisCoded;
@@ -63,5 +70,8 @@ pub fn strategies() -> Vec<Box<dyn QuantStrategy>> {
         Box::new(Entropy),
         Box::new(TrellisCoded::BEST),
         Box::new(TrellisCoded::FAST),
+        Box::new(Codebook),
+        Box::new(Nf4),
+        Box::new(Hqq),
     ]
 }

@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn powers_have_their_logarithm() {
-        for fineness in [0, 2, 5, 10] {
+        for fineness in [3, 5, 10] {
             for parts in -1000..1000 {
                 let x = aq_codec::entropy::power(parts, fineness as u8);
                 assert_eq!(log2(f64::from(x), fineness), parts, "{parts} / 2^{fineness}");

@@ -42,14 +42,17 @@ def unpack(data, bits, n):
 
 
 def decode_rows(row, cols):
-    """The f32 weights of one slab of codec "affine"."""
+    """The f32 weights of one slab of codec "affine" or "codebook"."""
     rows, bits = row["row_count"], row["bits"]
     group = row["group_size"] or cols
     groups = -(-cols // group)
     codes = np.frombuffer(row["codes"], np.uint8).reshape(rows, packed_len(bits, cols))
     scales = np.frombuffer(row["scales"], "<f2").astype(np.float32).reshape(rows, groups)
+    table = np.frombuffer(row["offsets"], "<f2").astype(np.float32) if row["codec"] == "codebook" else None
     f16_offsets = len(row["offsets"]) == rows * groups * 2
-    if f16_offsets:
+    if table is not None:
+        offsets = np.zeros((rows, groups), np.float32)
+    elif f16_offsets:
         offsets = np.frombuffer(row["offsets"], "<f2").astype(np.float32).reshape(rows, groups)
     else:
         packed = np.frombuffer(row["offsets"], np.uint8).reshape(rows, packed_len(bits, groups))
@@ -59,9 +62,13 @@ def decode_rows(row, cols):
     for g in range(groups):
         start, end = g * group, min((g + 1) * group, cols)
         size = packed_len(bits, end - start)
-        code = unpack(codes[:, at:at + size], bits, end - start).astype(np.float32)
+        code = unpack(codes[:, at:at + size], bits, end - start)
         at += size
         scale, offset = scales[:, g:g + 1], offsets[:, g:g + 1]
+        if table is not None:
+            out[:, start:end] = table[code] * scale
+            continue
+        code = code.astype(np.float32)
         out[:, start:end] = code * scale + offset if f16_offsets else (code - offset) * scale
     if row["extra"]:
         exponent = np.frombuffer(row["extra"], np.int8).astype(np.int32)

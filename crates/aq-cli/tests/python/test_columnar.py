@@ -97,8 +97,11 @@ def test_arrow_file_holds_the_same_rows_aligned(parquet, tmp_path):
     assert polars.read_ipc(tmp_path / "digits.arrow").height == table.num_rows
 
 
-@pytest.mark.parametrize("method", ["minmax", "ls"])
-@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+CASES = [(method, bits) for method in ("minmax", "ls") for bits in (2, 3, 4, 5, 6, 8)]
+CASES += [("codebook", 2), ("codebook", 3), ("codebook", 4), ("nf4", 4)]
+
+
+@pytest.mark.parametrize("method,bits", CASES)
 def test_the_documented_decoder_equals_dequantize(bits, method, tmp_path):
     model = write_model(tmp_path / "odd.safetensors", {"a.weight": (70, 333), "b.weight": (40, 20, 3, 3), "c": (9,)})
     for source, group in ((DIGITS, 64), (model, 40), (model, 128), (model, 0)):

@@ -2,7 +2,8 @@
 
 use aq_codec::{CodecError, ReadScratch, check, decode, encoded_bytes};
 use aq_core::{
-    AffineEncoding, BitWidth, DType, Encoding, GroupSize, OffsetKind, SlabParts, TensorInfo, TrellisEncoding,
+    AffineEncoding, BitWidth, CodebookEncoding, DType, Encoding, GroupSize, OffsetKind, SlabParts, TensorInfo,
+    TrellisEncoding,
 };
 use proptest::prelude::*;
 
@@ -15,6 +16,11 @@ fn trellis(bits: usize) -> Encoding {
     Encoding::Trellis(TrellisEncoding { bits: BitWidth::ALL[bits] })
 }
 
+fn codebook(bits: usize, group: u32) -> Encoding {
+    let group_size = GroupSize::new(group).expect("a valid size");
+    Encoding::Codebook(CodebookEncoding { bits: BitWidth::ALL[bits], group_size })
+}
+
 fn tensor(shape: &[u64], dtype: DType) -> TensorInfo {
     TensorInfo::new("w", shape.to_vec(), dtype).expect("a valid shape")
 }
@@ -25,7 +31,7 @@ proptest! {
         bits in 0usize..6,
         group in prop::sample::select(vec![0u32, 16, 128]),
         zero_point: bool,
-        codec in 0usize..4,
+        codec in 0usize..5,
         shape in prop::collection::vec(prop_oneof![0u64..70, Just(1u64 << 20)], 0..3),
         bytes in prop::collection::vec(any::<u8>(), 0..400),
         cuts in prop::array::uniform3(0usize..400),
@@ -33,7 +39,9 @@ proptest! {
         first in prop_oneof![0u64..5, any::<u64>()],
     ) {
         let offset = if zero_point { OffsetKind::ZeroPoint } else { OffsetKind::F16 };
-        let encoding = [affine(bits, group, offset), Encoding::Raw, Encoding::Entropy, trellis(bits)][codec];
+        let codebook = codebook(bits % 3, group);
+        let encoding =
+            [affine(bits, group, offset), Encoding::Raw, Encoding::Entropy, trellis(bits), codebook][codec];
         let info = tensor(&shape, DType::BF16);
         let cut = |i: usize| &bytes[..cuts[i].min(bytes.len())];
         let parts = SlabParts { codes: &bytes, scales: cut(0), offsets: cut(1), extra: cut(2) };

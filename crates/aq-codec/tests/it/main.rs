@@ -1,6 +1,7 @@
 //! Tests of the codecs through their public functions.
 
 mod affine;
+mod codebook;
 mod damage;
 mod element;
 mod entropy;

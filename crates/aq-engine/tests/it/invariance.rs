@@ -20,7 +20,7 @@ fn resources_never_change_a_byte() {
     let fixture = Fixture::new(&tensors());
     // One layer has a Hessian of one block, none of the others has inputs.
     write(&fixture.path("samples.safetensors"), &[samples("blocks.0.fc1", 1152)]);
-    for (method, bits) in [("minmax", 3), ("ls", 2), ("gptq", 3), ("entropy", 2)] {
+    for (method, bits) in [("minmax", 3), ("ls", 2), ("gptq", 3), ("entropy", 2), ("codebook", 3), ("hqq", 2)] {
         let base = |name: &str| JobOptions {
             method: Some(method.into()),
             calibration: Some(fixture.path("samples.safetensors")),
@@ -69,6 +69,7 @@ fn the_report_says_what_a_comparison_of_the_file_says() {
         ("minmax", 4, false),
         ("ls", 2, true),
         ("entropy", 2, true),
+        ("codebook", 4, true),
     ] {
         let options = JobOptions {
             method: Some(method.into()),

@@ -9,6 +9,9 @@ fn check(weights: &[f32], cols: usize) {
     for method in METHODS {
         for (bits, group) in [2, 3, 4, 5, 6, 8].into_iter().flat_map(|b| [16, 64, 128, 0].map(|g| (b, g))) {
             let case = Case { method, bits, group, gain: true, cols };
+            if !case.exists() {
+                continue;
+            }
             let decoded = case.round_trip(weights);
             for (row, (w, q)) in weights.chunks(cols).zip(decoded.chunks(cols)).enumerate() {
                 let slope = slope(w, q);
@@ -47,6 +50,9 @@ fn codes_do_not_change_and_errors_hardly() {
     let weights = gauss(32 * 1024, 13);
     for (method, bits) in METHODS.into_iter().flat_map(|m| [(m, 2), (m, 4)]) {
         let case = Case { method, bits, group: 128, gain: false, cols: 1024 };
+        if !case.exists() {
+            continue;
+        }
         let with = Case { gain: true, ..case };
         let (a, b) =
             (case.encode(&[RowData::F32(&weights)], None), with.encode(&[RowData::F32(&weights)], None));
@@ -64,7 +70,8 @@ fn codes_do_not_change_and_errors_hardly() {
 #[test]
 fn rows_without_a_slope_stay_finite() {
     for method in METHODS {
-        let case = Case { method, bits: 2, group: 16, gain: true, cols: 32 };
+        let case =
+            Case { method, bits: if method == "nf4" { 4 } else { 2 }, group: 16, gain: true, cols: 32 };
         assert_eq!(case.round_trip(&[0.0; 64]), [0.0; 64]);
         let mut spike = [0.0; 32];
         spike[3] = 1e30;

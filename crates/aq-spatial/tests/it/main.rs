@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod entropy;
+mod codebook;
 mod extremes;
 mod gain;
 mod gptq;

@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand_distr::{Distribution, Exp1, StandardNormal, StudentT};
 
 /// The strategies by their ids.
-pub(crate) const METHODS: [&str; 3] = ["minmax", "ls", "gptq"];
+pub(crate) const METHODS: [&str; 6] = ["minmax", "ls", "gptq", "codebook", "nf4", "hqq"];
 
 /// A case: what the plan says and the shape of the weights.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +24,11 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// Whether the strategy has codes of that many bits.
+    pub(crate) fn exists(&self) -> bool {
+        strategy(self.method).takes(self.plan().bits)
+    }
+
     pub(crate) fn plan(&self) -> LayerPlan {
         let bits = BitWidth::new(self.bits).expect("a valid width");
         let group_size = GroupSize::new(self.group).expect("a valid size");
@@ -42,6 +47,11 @@ impl Case {
     /// Encodes rows given in one call or in several.
     pub(crate) fn encode(&self, blocks: &[RowData<'_>], importance: Option<&[f32]>) -> EncodedRows {
         self.encode_with(blocks, LayerStats { importance, inputs: None }).0
+    }
+
+    /// Encodes rows of which the strategy may look at all beforehand.
+    pub(crate) fn encode_known(&self, weights: &[f32], stats: LayerStats<'_>) -> EncodedRows {
+        self.encode_with(&[RowData::F32(weights)], stats).0
     }
 
     /// Encodes rows with what is known of the inputs, and says what steps down it took.
