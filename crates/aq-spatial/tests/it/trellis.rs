@@ -33,7 +33,7 @@ fn errors_are_the_documented_ones() {
             for (bits, figure) in [2, 3, 4].into_iter().zip(figures) {
                 let case = case(method, bits, 4096);
                 let error = relative_mse(&weights, &case.round_trip(&weights));
-                assert!((error / figure - 1.0).abs() < 0.03, "{case:?}: {error}, not {figure}");
+                assert!((error / figure - 1.0).abs() < 0.06, "{case:?}: {error}, not {figure}");
             }
         }
     }
