@@ -117,6 +117,9 @@ pub(crate) struct ChoiceArgs {
     /// One factor per output row that removes the shrinkage of the grid [default: on]
     #[arg(long, value_name = "on|off", env = "AQ_GAIN")]
     pub(crate) gain: Option<Switch>,
+    /// Rotate the inputs of each layer by random signs and a block Hadamard transform [default: off]
+    #[arg(long, value_name = "on|off", env = "AQ_ROTATION")]
+    pub(crate) rotation: Option<Switch>,
     /// Quantize tensors that are quantized already
     #[arg(long)]
     pub(crate) allow_requantize: bool,
@@ -255,6 +258,7 @@ impl ChoiceArgs {
             calibration: self.calibration.clone(),
             tensor_types: self.tensor_type.clone(),
             gain: self.gain.map(|g| g == Switch::On),
+            rotation: self.rotation.map(|r| r == Switch::On),
             allow_requantize: self.allow_requantize,
             seed: self.seed,
             ..JobOptions::default()

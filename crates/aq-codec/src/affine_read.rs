@@ -43,6 +43,7 @@ pub struct ReadScratch {
     zeros: Vec<u8>,
     pub(crate) codes: Vec<u8>,
     pub(crate) scales: Vec<f32>,
+    pub(crate) columns: Vec<f32>,
     offsets: Vec<f32>,
     decoded: Vec<f32>,
     widened: Vec<f32>,

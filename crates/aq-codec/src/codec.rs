@@ -7,7 +7,7 @@ use aq_kernels::metric::{self, Comparison};
 use crate::affine_read::{exact, span};
 use crate::codebook;
 use crate::{
-    CodecError, ReadScratch, bytes_to_f32, check_parts, compare_rows, decode_rows, entropy, row_bytes,
+    CodecError, ReadScratch, Side, bytes_to_f32, check_parts, compare_rows, decode_rows, entropy, row_bytes,
     table_bytes, trellis,
 };
 
@@ -108,24 +108,25 @@ pub fn encoded_bytes(info: &TensorInfo, encoding: &Encoding) -> u64 {
             let tables = table_bytes(codebook).saturating_mul(aq_core::slab_count(info, encoding));
             exact[0].saturating_add(exact[1]).saturating_add(tables)
         }
-        Encoding::Entropy => part_lengths(info, encoding, info.rows())
-            .map_or(u64::MAX, |lengths| {
-                lengths.limits().iter().fold(0, |sum: u64, n| sum.saturating_add(*n))
-            }),
+        Encoding::Entropy => part_lengths(info, encoding, info.rows()).map_or(u64::MAX, |lengths| {
+            lengths.limits().iter().fold(0, |sum: u64, n| sum.saturating_add(*n))
+        }),
     }
 }
 
-/// Checks that the parts are exactly `row_count` rows of the tensor.
+/// Checks that the parts are exactly `row_count` rows of the tensor and its side data fits it.
 ///
 /// # Errors
-/// [`CodecError::PartLength`] for the first part that is not, [`CodecError::TooLarge`] when no length could be right,
-/// [`CodecError::Damaged`] when the header of entropy-coded rows cannot be read.
+/// [`CodecError::Side`] for side data, [`CodecError::PartLength`] for the first part that is not,
+/// [`CodecError::TooLarge`] when no length could be right, [`CodecError::Damaged`] when the header of entropy-coded rows
+/// cannot be read.
 pub fn check(
     encoding: &Encoding,
     info: &TensorInfo,
     parts: SlabParts<'_>,
     row_count: u64,
 ) -> Result<(), CodecError> {
+    side_of(encoding, info, parts)?;
     match encoding {
         Encoding::Affine(affine) => check_parts(affine, row_len(info, 0, row_count)?, parts, row_count),
         Encoding::Codebook(codebook) => {
@@ -138,7 +139,6 @@ pub fn check(
         }
         Encoding::Entropy => entropy::check_parts(parts, row_len(info, 0, row_count)?, row_count),
         Encoding::Trellis(encoding) => trellis::check_rows(*encoding, info, parts, row_count),
-        other => Err(CodecError::Unsupported(other.codec())),
     }
 }
 
@@ -149,7 +149,8 @@ pub fn check(
 /// # Errors
 /// [`CodecError::PartLength`] when a part ends before the last row, [`CodecError::OutputLength`] when `out` does not
 /// hold exactly the rows, [`CodecError::TooLarge`] when their bytes cannot be counted, [`CodecError::ElementType`]
-/// when raw elements have no conversion, [`CodecError::Damaged`] for entropy-coded parts that no encoder wrote.
+/// when raw elements have no conversion, [`CodecError::Damaged`] for entropy-coded parts that no encoder wrote,
+/// [`CodecError::Side`] for side data that does not fit.
 ///
 /// # Examples
 /// ```
@@ -175,6 +176,7 @@ pub fn decode(
     let (Ok(first), Ok(count)) = (usize::try_from(first_row), usize::try_from(row_count)) else {
         return Err(too_large);
     };
+    let side = side_of(encoding, info, parts)?;
     match encoding {
         Encoding::Affine(affine) => {
             let cols = row_len(info, first_row, row_count)?;
@@ -197,8 +199,15 @@ pub fn decode(
             let cols = row_len(info, first_row, row_count)?;
             trellis::decode_rows(*encoding, cols, parts, (first, count), out)
         }
-        other => Err(CodecError::Unsupported(other.codec())),
+    }?;
+    if parts.side.is_empty() {
+        return Ok(());
     }
+    let start =
+        parts.row_start.checked_add(first_row).filter(|start| start.saturating_add(row_count) <= info.rows());
+    let start = start.and_then(|start| usize::try_from(start).ok()).ok_or(too_large)?;
+    side.undo(start, row_len(info, first_row, row_count)?, scratch, out);
+    Ok(())
 }
 
 /// Compares `row_count` encoded rows from row `first_row` of a slab on with the weights they were made of and merges each row
@@ -221,7 +230,7 @@ pub fn compare(
         return Err(CodecError::TooLarge { first: first_row, count: row_count });
     };
     match encoding {
-        Encoding::Affine(affine) => {
+        Encoding::Affine(affine) if parts.side.is_empty() => {
             let cols = row_len(info, first_row, row_count)?;
             compare_rows(affine, cols, parts, first, count, weights, scratch, total)
         }
@@ -262,6 +271,14 @@ fn compare_decoded(
             }
         };
         total.merge(&metric::compare(weights, decoded));
+    }
+}
+
+/// The side data of a slab, which tensors that are kept have none of.
+fn side_of<'a>(encoding: &Encoding, info: &TensorInfo, parts: SlabParts<'a>) -> Result<Side<'a>, CodecError> {
+    match encoding {
+        Encoding::Raw if !parts.side.is_empty() => Err(CodecError::Side("a raw tensor has none")),
+        _ => Side::parse(parts.side, info),
     }
 }
 

@@ -40,6 +40,9 @@ pub enum CodecError {
         /// Which part: `codes` or `offsets`.
         part: &'static str,
     },
+    /// Side data that is malformed.
+    #[error("side data: {0}")]
+    Side(&'static str),
     /// An element type that has no conversion to or from `f32`.
     #[error("elements of type {0} have no conversion")]
     ElementType(DType),

@@ -5,6 +5,7 @@
 //! - [`decode`] turns any stored slab, or some rows of it, back into `f32`; [`check`] says first whether its parts fit;
 //! - [`encoded_bytes`] is the exact size of a tensor before a weight is read;
 //! - [`entropy::encode_slab`] makes a slab of the codec whose codes are as long as they are surprising;
+//! - [`Side`] is what else a tensor may have: a rotation, smoothing, a low-rank part, which [`decode`] undoes;
 //! - [`bytes_to_f32`] and [`f32_to_bytes`] convert the elements of tensors that are kept as they are.
 //!
 //! Nothing here decides a parameter (that is a strategy) or opens a file. Reading never panics, whatever the bytes are.
@@ -18,6 +19,9 @@ mod element;
 pub mod entropy;
 mod error;
 mod float8;
+mod low_rank;
+mod rotation;
+mod side;
 pub mod trellis;
 
 pub use affine::{AffineRow, RowBytes, push_grids, push_row, row_bytes, seal};
@@ -26,3 +30,6 @@ pub use codebook::{CodebookRow, push_codebook_row, table_bytes};
 pub use codec::{PartLengths, check, compare, decode, encoded_bytes, part_lengths};
 pub use element::{bytes_to_f32, f32_to_bytes};
 pub use error::CodecError;
+pub use low_rank::{LowRank, MAX_RANK};
+pub use rotation::Rotation;
+pub use side::{Side, side_limit};

@@ -104,6 +104,50 @@ pub struct StoredTensor {
     pub info: TensorInfo,
     /// How its values are stored.
     pub encoding: Encoding,
+    /// Whether it has side data that says what is done to the decoded values: a rotation, smoothing, a low-rank part.
+    pub transformed: bool,
+}
+
+/// What the name of the codec ends with for a tensor with side data.
+const TRANSFORMED: &str = "+transform";
+
+impl StoredTensor {
+    /// A tensor without side data.
+    pub fn new(info: TensorInfo, encoding: Encoding) -> Self {
+        Self { info, encoding, transformed: false }
+    }
+
+    /// Name of the codec in files, which readers that know no side data do not know.
+    ///
+    /// ```
+    /// use aq_core::{DType, Encoding, StoredTensor, TensorInfo};
+    /// let plain = StoredTensor::new(TensorInfo::new("w", vec![2, 64], DType::F32)?, Encoding::Entropy);
+    /// assert_eq!(plain.codec(), "entropy");
+    /// let rotated = StoredTensor { transformed: true, ..plain };
+    /// assert_eq!(rotated.codec(), "entropy+transform");
+    /// assert_eq!(StoredTensor::split_codec("entropy+transform"), ("entropy", true));
+    /// # Ok::<(), aq_core::CoreError>(())
+    /// ```
+    pub fn codec(&self) -> &'static str {
+        match self.encoding {
+            encoding if !self.transformed => encoding.codec(),
+            Encoding::Raw => "raw+transform",
+            Encoding::Affine(_) => "affine+transform",
+            Encoding::Codebook(_) => "codebook+transform",
+            Encoding::Entropy => "entropy+transform",
+            Encoding::Trellis(_) => "trellis+transform",
+        }
+    }
+
+    /// The codec of a name in a file, and whether the tensor has side data.
+    pub fn split_codec(name: &str) -> (&str, bool) {
+        name.strip_suffix(TRANSFORMED).map_or((name, false), |codec| (codec, true))
+    }
+
+    /// Bytes in front of the side data of each slab, which say how long it is.
+    pub fn side_head(&self) -> u64 {
+        if self.transformed { 4 } else { 0 }
+    }
 }
 
 /// Weights of one slab, except that a slab holds at least one row.
@@ -169,25 +213,32 @@ pub struct EncodedRows {
     pub offsets: Vec<u8>,
     /// What else the codec needs.
     pub extra: Vec<u8>,
+    /// Side data of the tensor, in its first slab only; empty elsewhere.
+    pub side: Vec<u8>,
 }
 
 impl EncodedRows {
     /// Empties the buffers and keeps their memory.
     pub fn clear(&mut self) {
         self.row_count = 0;
-        for buffer in [&mut self.codes, &mut self.scales, &mut self.offsets, &mut self.extra] {
+        for buffer in [&mut self.codes, &mut self.scales, &mut self.offsets, &mut self.extra, &mut self.side]
+        {
             buffer.clear();
         }
     }
 
     /// Bytes of all parts.
     pub fn bytes(&self) -> u64 {
-        (self.codes.len() + self.scales.len() + self.offsets.len() + self.extra.len()) as u64
+        [&self.codes, &self.scales, &self.offsets, &self.extra, &self.side]
+            .iter()
+            .map(|part| part.len() as u64)
+            .sum()
     }
 
-    /// The parts, borrowed.
+    /// The parts, borrowed, without side data.
     pub fn parts(&self) -> SlabParts<'_> {
-        SlabParts { codes: &self.codes, scales: &self.scales, offsets: &self.offsets, extra: &self.extra }
+        let Self { codes, scales, offsets, extra, .. } = self;
+        SlabParts { codes, scales, offsets, extra, ..SlabParts::default() }
     }
 }
 
@@ -202,6 +253,10 @@ pub struct SlabParts<'a> {
     pub offsets: &'a [u8],
     /// What else the codec needs; empty when every row's value is 0.
     pub extra: &'a [u8],
+    /// Side data of the tensor; the same in every slab.
+    pub side: &'a [u8],
+    /// First row of the slab in the tensor; of account with side data only.
+    pub row_start: u64,
 }
 
 /// One finished slab on its way to a file.

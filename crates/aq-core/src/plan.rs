@@ -41,6 +41,9 @@ pub struct LayerPlan {
     /// Bits per weight for a codec of variable rate; `None` for as many as `bits`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
+    /// Seed of the rotation of the input axis; `None` for no rotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<u64>,
 }
 
 impl LayerPlan {
@@ -54,7 +57,7 @@ impl LayerPlan {
     /// # Ok::<(), aq_core::CoreError>(())
     /// ```
     pub fn new(method: &str, bits: BitWidth, group_size: GroupSize) -> Self {
-        Self { method: StrategyId::new(method), bits, group_size, gain: true, rate: None }
+        Self { method: StrategyId::new(method), bits, group_size, gain: true, rate: None, rotation: None }
     }
 
     /// The rate that a codec of variable rate aims at.

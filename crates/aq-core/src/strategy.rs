@@ -56,6 +56,11 @@ pub trait RowQuantizer: Send + Sync {
         Ok(())
     }
 
+    /// Side data of the tensor, as `aq_codec::Side` has it. Not empty only where the estimate said that it is transformed.
+    fn side(&self) -> &[u8] {
+        &[]
+    }
+
     /// Steps down that preparing the layer took, for the report.
     fn step_downs(&self) -> &[StepDown] {
         &[]
@@ -124,6 +129,8 @@ pub trait LayerWeights: Send + Sync {
 pub struct Estimate {
     /// How the layer would be stored.
     pub encoding: Encoding,
+    /// Whether the layer has side data.
+    pub transformed: bool,
     /// Bytes of codes and side data.
     pub bytes: u64,
     /// Expected relative squared error of the weights, for Gaussian weights.

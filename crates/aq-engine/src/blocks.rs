@@ -193,7 +193,7 @@ impl<'a, 't> Output<'a, 't> {
         let quality = &mut self.quality[self.tensor];
         quality.comparison.merge(&encoded.comparison);
         quality.output.merge(&encoded.output);
-        quality.bytes += encoded.rows.bytes();
+        quality.bytes += encoded.rows.bytes() + task.stored.side_head();
         if encoded.non_finite && !quality.non_finite {
             quality.non_finite = true;
             self.progress.warn(&format!(

@@ -191,7 +191,7 @@ impl ModelComparison {
             .map(|t| {
                 json!({
                     "name": t.stored.info.name(), "shape": t.stored.info.shape(), "params": t.stored.info.elements(),
-                    "codec": t.stored.encoding.codec(),
+                    "codec": t.stored.codec(),
                     "cosine": t.comparison.cosine(), "relative_mse": finite(t.comparison.relative_mse()),
                     "slope": slope(&t.comparison), "max_abs": t.comparison.max_abs, "output_error": t.output_error(),
                     "output_slope": t.output_error().map(|_| t.output.slope()),

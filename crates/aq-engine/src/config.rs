@@ -9,7 +9,7 @@ use crate::{EngineError, JobOptions, Result};
 
 /// Keys that are read, in the order in which they are listed to users. The second group holds older names of the first and the
 /// switches of parts that need calibration.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "profile",
     "bits",
     "group_size",
@@ -18,6 +18,7 @@ const KEYS: [&str; 24] = [
     "target_size",
     "method",
     "gain",
+    "rotation",
     "calibration",
     "tensor_type",
     "component",
@@ -79,6 +80,7 @@ fn set(options: &mut JobOptions, key: &str, value: &Value) -> Result<(), String>
         "target_size" => options.target_size = Some(string(value)?),
         "method" => options.method = Some(string(value)?),
         "gain" => options.gain = Some(switch(value)?),
+        "rotation" => options.rotation = Some(switch(value)?),
         "calibration" => options.calibration = Some(string(value)?.into()),
         "tensor_type" => options.tensor_types = strings(value)?,
         "component" => options.components = strings(value)?,
@@ -177,6 +179,7 @@ impl JobOptions {
             calibration: self.calibration.or(lower.calibration),
             tensor_types: list(self.tensor_types, lower.tensor_types),
             gain: self.gain.or(lower.gain),
+            rotation: self.rotation.or(lower.rotation),
             threads: self.threads.or(lower.threads),
             memory_limit: self.memory_limit.or(lower.memory_limit),
             block_size: self.block_size.or(lower.block_size),

@@ -29,7 +29,7 @@ pub fn dequantize(
             Encoding::Raw => t.info.clone(),
             _ => t.info.with_dtype(dtype).map_err(|e| EngineError::Config(e.to_string()))?,
         };
-        Ok(StoredTensor { info, encoding: Encoding::Raw })
+        Ok(StoredTensor::new(info, Encoding::Raw))
     };
     let tensors = source.tensors().iter().map(plain).collect::<Result<Vec<_>>>()?;
     let metadata: Vec<(String, String)> = vec![("format".into(), "pt".into())];

@@ -32,7 +32,7 @@ pub fn inspect_json(source: &dyn Source) -> Value {
                 }
                 encoding => {
                     let (bits, group_size) = encoding.bits_and_group();
-                    row["codec"] = json!(encoding.codec());
+                    row["codec"] = json!(t.codec());
                     row["src_dtype"] = json!(t.info.dtype());
                     row["bits"] = json!(bits);
                     row["group_size"] = json!(group_size);

@@ -31,6 +31,7 @@ pub struct JobOptions {
     pub calibration: Option<PathBuf>,
     pub tensor_types: Vec<String>,
     pub gain: Option<bool>,
+    pub rotation: Option<bool>,
     pub threads: Option<usize>,
     pub memory_limit: Option<String>,
     pub block_size: Option<String>,
@@ -65,6 +66,8 @@ pub struct Job {
     pub method: Option<StrategyId>,
     /// Per-row gain correction.
     pub gain: bool,
+    /// Random rotation of the input axis.
+    pub rotation: bool,
     /// Per-tensor rules, first match wins.
     pub rules: Vec<Rule>,
     /// Calibration samples.
@@ -148,6 +151,7 @@ impl Job {
             target,
             method,
             gain: options.gain.unwrap_or(true),
+            rotation: options.rotation.unwrap_or(false),
             rules,
             calibration: options.calibration,
             threads,
@@ -172,6 +176,7 @@ impl Job {
             "target": self.target.map(Target::text),
             "method": self.method,
             "gain": self.gain,
+            "rotation": self.rotation,
             "tensor_type": self.rules.iter().map(Rule::text).collect::<Vec<_>>(),
             "calibrated": self.calibration.is_some(),
             "seed": self.seed,

@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use aq_core::{
-    Decision, Encoding, LayerPlan, LayerStats, Plan, PlannedTensor, StoredTensor, StrategyId, TensorInfo,
+    Decision, Encoding, Estimate, LayerPlan, LayerStats, Plan, PlannedTensor, StoredTensor, StrategyId,
+    TensorInfo,
 };
 use serde_json::{Value, json};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::architecture::{self, Architecture};
 use crate::registry::Registry;
@@ -73,7 +75,9 @@ fn decide(
             (None, job.bits, job.rate, job.group_size)
         }
     };
-    let method = method.or_else(|| job.method.clone()).unwrap_or_else(|| registry.default_strategy(job.calibration.is_some()));
+    let method = method
+        .or_else(|| job.method.clone())
+        .unwrap_or_else(|| registry.default_strategy(job.calibration.is_some()));
     if !registry.get(&method).is_none_or(|s| s.takes(bits)) {
         let name = info.name();
         return Err(EngineError::Config(format!("tensor {name:?}: {method} has no codes of {bits} bits")));
@@ -82,7 +86,8 @@ fn decide(
     if !supported {
         return Ok(Decision::Keep { reason: format!("{method} does not support it") });
     }
-    Ok(Decision::Quantize(LayerPlan { method, bits, group_size, gain: job.gain, rate }))
+    let rotation = job.rotation.then(|| xxh3_64_with_seed(info.name().as_bytes(), job.seed));
+    Ok(Decision::Quantize(LayerPlan { method, bits, group_size, gain: job.gain, rate, rotation }))
 }
 
 /// How `decision` would store a tensor and its bytes.
@@ -90,16 +95,17 @@ pub(crate) fn estimate(
     stored: &StoredTensor,
     decision: &Decision,
     registry: &Registry,
-) -> Result<(Encoding, u64)> {
+) -> Result<(StoredTensor, u64)> {
     match decision {
         Decision::Keep { .. } => {
             let bytes = aq_codec::encoded_bytes(&stored.info, &stored.encoding);
-            Ok((stored.encoding, bytes))
+            Ok((stored.clone(), bytes))
         }
         Decision::Quantize(plan) => {
             let strategy = strategy(registry, &plan.method)?;
-            let estimate = strategy.estimate(&stored.info, &LayerStats::default(), plan);
-            Ok((estimate.encoding, estimate.bytes))
+            let Estimate { encoding, transformed, bytes, .. } =
+                aq_spatial::estimate(strategy, &stored.info, &LayerStats::default(), plan);
+            Ok((StoredTensor { info: stored.info.clone(), encoding, transformed }, bytes))
         }
     }
 }
@@ -119,12 +125,12 @@ pub fn plan_json(model: &ModelPlan, tensors: &[StoredTensor], registry: &Registr
     let (mut layers, mut jobs) = (Vec::new(), Vec::new());
     let (mut bytes, mut params) = (0u64, 0u64);
     for (stored, planned) in tensors.iter().zip(&model.plan.tensors) {
-        let (encoding, estimate) = estimate(stored, &planned.decision, registry)?;
+        let (planned_form, estimate) = estimate(stored, &planned.decision, registry)?;
         bytes += estimate;
         params += stored.info.elements();
         let mut layer = json!({
             "name": stored.info.name(), "shape": stored.info.shape(), "decision": "keep", "method": null,
-            "bits": null, "group_size": null, "bytes_estimate": estimate, "reason": null,
+            "bits": null, "group_size": null, "rotation": false, "bytes_estimate": estimate, "reason": null,
         });
         match &planned.decision {
             Decision::Keep { reason } => layer["reason"] = json!(reason),
@@ -133,10 +139,11 @@ pub fn plan_json(model: &ModelPlan, tensors: &[StoredTensor], registry: &Registr
                 layer["method"] = json!(plan.method);
                 layer["bits"] = json!(plan.bits);
                 layer["group_size"] = json!(plan.group_size);
+                layer["rotation"] = json!(plan.rotation.is_some() && planned_form.transformed);
             }
         }
         layers.push(layer);
-        jobs.extend(slab_jobs(stored, &encoding, jobs.len()));
+        jobs.extend(slab_jobs(stored, &planned_form.encoding, jobs.len()));
     }
     Ok(json!({
         "schema": "aq.plan/1",

@@ -1,6 +1,7 @@
 //! What a job did: sizes, errors and decisions.
 
-use aq_core::{Decision, Encoding, PlannedTensor, StoredTensor};
+use aq_codec::Rotation;
+use aq_core::{Decision, Encoding, LayerPlan, PlannedTensor, StoredTensor};
 use aq_kernels::metric::Comparison;
 use aq_kernels::output::OutputComparison;
 use serde_json::{Value, json};
@@ -53,6 +54,12 @@ impl TensorReport {
         (self.output.truth > 0.0).then(|| self.output.relative_error())
     }
 
+    /// Columns of a block of the rotation; `None` without one.
+    pub fn rotation(&self) -> Option<usize> {
+        let Decision::Quantize(LayerPlan { rotation: Some(seed), .. }) = self.decision else { return None };
+        Some(Rotation::new(self.stored.info.cols() as usize, seed)?.block())
+    }
+
     fn json(&self) -> Value {
         let info = &self.stored.info;
         let (mut method, mut kept) = (Value::Null, Value::Null);
@@ -70,8 +77,8 @@ impl TensorReport {
         let measured = self.is_quantized();
         json!({
             "name": info.name(), "shape": info.shape(), "src_dtype": info.dtype(),
-            "codec": self.stored.encoding.codec(), "method": method, "bits": bits, "group_size": group,
-            "params": info.elements(), "bytes": self.bytes, "bits_per_weight": self.bits_per_weight(),
+            "codec": self.stored.codec(), "method": method, "bits": bits, "group_size": group,
+            "rotation": self.rotation(), "params": info.elements(), "bytes": self.bytes, "bits_per_weight": self.bits_per_weight(),
             "cosine": measured.then(|| self.comparison.cosine()),
             "relative_mse": measured.then(|| finite(self.comparison.relative_mse())),
             "slope": measured.then(|| self.slope()),

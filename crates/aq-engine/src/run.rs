@@ -15,7 +15,7 @@ use crate::plan::{ModelPlan, make_plan};
 use crate::registry::Registry;
 use crate::report::{Fallback, Report, TensorReport};
 use crate::slab::TensorTask;
-use crate::tasks::{make_tasks, plan_budget};
+use crate::tasks::{make_layers, make_tasks, plan_budget};
 use crate::weights::TensorWeights;
 use crate::{EngineError, Job, Progress, Result, metadata, pipeline, target, verify};
 
@@ -120,7 +120,8 @@ fn write(
 ) -> Result<Written> {
     let source = &*files.model.source;
     let weights: Vec<_> = (0..source.tensors().len()).map(|i| TensorWeights::new(source, i)).collect();
-    let tasks = make_tasks(source, &plan.plan, registry, calibration, &weights)?;
+    let layers = make_layers(&plan.plan, calibration, &weights);
+    let tasks = make_tasks(source, &plan.plan, registry, calibration, &layers)?;
     let budget = plan_budget(&tasks, job, files.model.memory_limit)?;
 
     let options = CreateOptions {
@@ -172,7 +173,8 @@ pub fn encode_only(
     let plan = make_plan(source.path(), source.tensors(), job, registry)?;
     let calibration = Calibration::read(job.calibration.as_deref(), source.tensors(), progress)?;
     let weights: Vec<_> = (0..source.tensors().len()).map(|i| TensorWeights::new(source, i)).collect();
-    let tasks = make_tasks(source, &plan.plan, registry, &calibration, &weights)?;
+    let layers = make_layers(&plan.plan, &calibration, &weights);
+    let tasks = make_tasks(source, &plan.plan, registry, &calibration, &layers)?;
     let budget = plan_budget(&tasks, job, model.memory_limit)?;
     let mut discard = |slabs: &mut dyn aq_io::SlabStream| {
         while let Some(slab) = slabs.next_slab() {

@@ -5,15 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aq_codec::ReadScratch;
 use aq_core::{
-    DType, EncodedRows, Encoding, InputRows, LayerInputs, LayerPlan, LayerStats, QuantStrategy, RowQuantizer,
-    Rows, Scratch, SlabParts, StepDown, StoredTensor,
+    DType, EncodedRows, Encoding, LayerPlan, QuantStrategy, RowQuantizer, Rows, Scratch, SlabParts, StepDown,
+    StoredTensor,
 };
 use aq_io::Source;
 use aq_kernels::metric::Comparison;
 use aq_kernels::output::{OutputComparison, compare_outputs};
+use aq_spatial::Transformed;
 
 use crate::calibration::LayerSamples;
-use crate::weights::{TensorWeights, WeightReader, first_non_finite};
+use crate::weights::{WeightReader, first_non_finite};
 use crate::{EngineError, Fallback, Result};
 
 /// One tensor of the output and how its slabs are made.
@@ -44,7 +45,7 @@ pub(crate) enum Work<'a> {
 pub(crate) struct Layer<'a> {
     pub(crate) strategy: &'a dyn QuantStrategy,
     pub(crate) plan: &'a LayerPlan,
-    pub(crate) inputs: LayerInputs<'a>,
+    layer: &'a Transformed<'a>,
     pub(crate) samples: Option<&'a LayerSamples>,
     state: Mutex<LayerState<'a>>,
 }
@@ -66,15 +67,10 @@ impl<'a> Layer<'a> {
     pub(crate) fn new(
         strategy: &'a dyn QuantStrategy,
         plan: &'a LayerPlan,
-        weights: &'a TensorWeights<'a>,
+        layer: &'a Transformed<'a>,
         samples: Option<&'a LayerSamples>,
     ) -> Self {
-        let stats = LayerStats {
-            importance: samples.map(LayerSamples::importance),
-            inputs: samples.map(|s| s as &dyn InputRows),
-        };
-        let inputs = LayerInputs { info: weights.info(), stats, weights: Some(weights) };
-        Self { strategy, plan, inputs, samples, state: Mutex::default() }
+        Self { strategy, plan, layer, samples, state: Mutex::default() }
     }
 
     fn prepared(&self) -> Result<Arc<Prepared<'a>>> {
@@ -82,7 +78,7 @@ impl<'a> Layer<'a> {
         if let Some(prepared) = &state.prepared {
             return Ok(prepared.clone());
         }
-        let quantizer = self.strategy.prepare(&self.inputs, self.plan)?;
+        let quantizer = self.layer.prepare(self.strategy, self.plan)?;
         state.step_downs = quantizer.step_downs().to_vec();
         let held_out = self.samples.map(LayerSamples::held_out).transpose()?.unwrap_or_default();
         Ok(state.prepared.insert(Arc::new(Prepared { quantizer, held_out })).clone())
@@ -154,6 +150,9 @@ pub(crate) fn copy_slab(
         rows.scales.extend_from_slice(parts.scales);
         rows.offsets.extend_from_slice(parts.offsets);
         rows.extra.extend_from_slice(parts.extra);
+        if slab == 0 {
+            rows.side.extend_from_slice(parts.side);
+        }
     }
     rows.row_count = count;
     Ok(())
@@ -257,6 +256,10 @@ impl SlabWorker {
         let row_bytes = (info.cols() * info.dtype().size() as u64).max(1);
         let step = (self.block_bytes / row_bytes).clamp(1, count.max(1));
         let prepared = layer.prepared()?;
+        let side = prepared.quantizer.side();
+        if slab == 0 {
+            rows.side.extend_from_slice(side);
+        }
         reserve(&mut rows, encoding, info.cols() as usize, count as usize);
         // Whatever needs a slab that is complete waits until it is.
         let at_once = encoding.has_fixed_size() && prepared.held_out.is_empty();
@@ -268,7 +271,8 @@ impl SlabWorker {
             let block = Block { first: start + done, in_slab: done, rows: step.min(count - done) };
             self.quantize_block(task, &*prepared.quantizer, block, &mut rows)?;
             if at_once {
-                self.measure(task, &[], block, rows.parts(), &mut measured)?;
+                let parts = SlabParts { side, row_start: start, ..rows.parts() };
+                self.measure(task, &[], block, parts, &mut measured)?;
             }
         }
         prepared.quantizer.end_slab(&mut self.scratch, &mut rows)?;
@@ -276,7 +280,8 @@ impl SlabWorker {
         if !at_once {
             for done in (0..count).step_by(step as usize) {
                 let block = Block { first: start + done, in_slab: done, rows: step.min(count - done) };
-                self.measure(task, &prepared.held_out, block, rows.parts(), &mut measured)?;
+                let parts = SlabParts { side, row_start: start, ..rows.parts() };
+                self.measure(task, &prepared.held_out, block, parts, &mut measured)?;
             }
         }
         let Measured { comparison, output } = measured;

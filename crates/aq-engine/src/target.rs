@@ -77,12 +77,12 @@ impl Target {
         let goal = self.bytes(params(plan));
         let (mut kept, mut weights, mut variable) = (0u64, 0u64, Vec::new());
         for (i, (planned, stored)) in plan.tensors.iter().zip(source).enumerate() {
-            match estimate(stored, &planned.decision, registry)? {
-                (Encoding::Entropy, _) => {
-                    weights += planned.info.elements();
-                    variable.push(i);
-                }
-                (_, bytes) => kept += bytes,
+            let (stored, bytes) = estimate(stored, &planned.decision, registry)?;
+            if stored.encoding == Encoding::Entropy {
+                weights += planned.info.elements();
+                variable.push(i);
+            } else {
+                kept += bytes;
             }
         }
         if weights == 0 {

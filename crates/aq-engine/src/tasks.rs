@@ -1,9 +1,11 @@
 //! Turns a plan into the tasks of the loop, and the memory limit into its budget.
 
-use aq_core::{Decision, Encoding, Plan, StoredTensor};
+use aq_core::{Decision, Encoding, InputRows, LayerInputs, LayerStats, Plan};
 use aq_io::Source;
 
-use crate::calibration::Calibration;
+use aq_spatial::Transformed;
+
+use crate::calibration::{Calibration, LayerSamples};
 use crate::memory::{Budget, Need};
 use crate::plan::{estimate, strategy};
 use crate::registry::Registry;
@@ -11,30 +13,43 @@ use crate::slab::{Layer, TensorTask, Work};
 use crate::weights::TensorWeights;
 use crate::{Job, Result};
 
-/// One task a tensor, in output order; `weights` are those of the tensors of `source`.
+/// What strategies see of each tensor that is quantized; `weights` are those of the tensors of the source.
+pub(crate) fn make_layers<'a>(
+    plan: &'a Plan,
+    calibration: &'a Calibration,
+    weights: &'a [TensorWeights<'a>],
+) -> Vec<Option<Transformed<'a>>> {
+    let layer = |(planned, weights): (&'a aq_core::PlannedTensor, &'a TensorWeights<'a>)| {
+        let Decision::Quantize(plan) = &planned.decision else { return None };
+        let samples = calibration.of(planned.info.name());
+        let stats = LayerStats {
+            importance: samples.map(LayerSamples::importance),
+            inputs: samples.map(|s| s as &dyn InputRows),
+        };
+        let inputs = LayerInputs { info: weights.info(), stats, weights: Some(weights) };
+        Some(Transformed::new(inputs, plan))
+    };
+    plan.tensors.iter().zip(weights).map(layer).collect()
+}
+
+/// One task a tensor, in output order; `layers` are those of [`make_layers`].
 pub(crate) fn make_tasks<'a>(
     source: &'a dyn Source,
     plan: &'a Plan,
     registry: &'a Registry,
     calibration: &'a Calibration,
-    weights: &'a [TensorWeights<'a>],
+    layers: &'a [Option<Transformed<'a>>],
 ) -> Result<Vec<TensorTask<'a>>> {
     let task = |(index, planned): (usize, &'a aq_core::PlannedTensor)| {
         let original = &source.tensors()[index];
-        let (encoding, _) = estimate(original, &planned.decision, registry)?;
-        let work = match &planned.decision {
-            Decision::Keep { .. } => Work::Copy,
-            Decision::Quantize(layer) => {
+        let (stored, _) = estimate(original, &planned.decision, registry)?;
+        let work = match (&planned.decision, &layers[index]) {
+            (Decision::Quantize(plan), Some(layer)) => {
                 let samples = calibration.of(planned.info.name());
-                Work::Quantize(Layer::new(
-                    strategy(registry, &layer.method)?,
-                    layer,
-                    &weights[index],
-                    samples,
-                ))
+                Work::Quantize(Layer::new(strategy(registry, &plan.method)?, plan, layer, samples))
             }
+            _ => Work::Copy,
         };
-        let stored = StoredTensor { info: original.info.clone(), encoding };
         let slabs = aq_core::slab_count(&stored.info, &stored.encoding);
         Ok(TensorTask { source, index, output_index: index, stored, slabs, work })
     };
@@ -69,7 +84,8 @@ fn task_need(task: &TensorTask<'_>, block: u64) -> Need {
             let whole_slab = if encoding.has_fixed_size() { 0 } else { rows * cols * 6 };
             let row_bytes = cols * info.dtype().size() as u64;
             let weights = block.max(row_bytes) / info.dtype().size() as u64;
-            block.max(row_bytes) + weights * 8 + cols * 10 + whole_slab
+            let rotated = if task.stored.transformed { weights * 4 } else { 0 };
+            block.max(row_bytes) + weights * 8 + rotated + cols * 10 + whole_slab
         }
     };
     Need { worker, slab }

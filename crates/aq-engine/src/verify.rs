@@ -62,7 +62,9 @@ fn check_slab(source: &dyn Source, index: usize, slab: u64, buffer: &mut Vec<u8>
             reason: format!("tensor {:?}, slab {slab}: {e}", stored.info.name()),
         })?;
     }
-    Ok((parts.codes.len() + parts.scales.len() + parts.offsets.len() + parts.extra.len()) as u64)
+    let side = if slab == 0 { parts.side.len() as u64 } else { 0 };
+    let stored_parts = [parts.codes, parts.scales, parts.offsets, parts.extra];
+    Ok(stored_parts.iter().map(|part| part.len() as u64).sum::<u64>() + side + stored.side_head())
 }
 
 /// Checks a result before it is moved into place: what was meant to be written is there and undamaged.

@@ -41,7 +41,7 @@ pub(crate) fn open(path: &Path, access: Access) -> Result<Box<dyn Source>> {
         // The offsets are contiguous, so a sum of sizes is where the next tensor begins.
         starts.push(next);
         next += info.bytes();
-        tensors.push(StoredTensor { info, encoding: Encoding::Raw });
+        tensors.push(StoredTensor::new(info, Encoding::Raw));
     }
     Ok(Box::new(SafetensorsSource { file, tensors, starts, metadata: header.metadata }))
 }

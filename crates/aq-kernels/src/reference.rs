@@ -1,10 +1,10 @@
 //! A plain twin of every kernel, written to be seen right rather than to be fast. Tests and benchmarks compare with it.
 #![allow(missing_docs, reason = "each function is documented at the kernel of its name")]
 
+pub mod codebook;
 mod hessian;
 mod rans;
 mod trellis;
-pub mod codebook;
 
 use half::{bf16, f16};
 

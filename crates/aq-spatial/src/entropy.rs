@@ -53,7 +53,8 @@ impl QuantStrategy for Entropy {
         let encoding = Encoding::Entropy;
         let bytes = (layer.elements() as f64 * rate / 8.0).ceil() as u64;
         let bytes = bytes.min(encoded_bytes(layer, &encoding));
-        Estimate { encoding, bytes, relative_mse: 1.42 * (-2.0 * rate).exp2() }
+        let relative_mse = 1.42 * (-2.0 * rate).exp2();
+        Estimate { encoding, bytes, relative_mse, transformed: false }
     }
 
     fn prepare<'a>(

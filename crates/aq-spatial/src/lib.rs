@@ -11,6 +11,8 @@
 //! | `hqq` | [`Hqq`] | a grid as wide as its range, shifted for the least `abs(error)^0.7` | f16 offset |
 //! | `nf4` | [`Nf4`] | the table of NormalFloat up to its largest magnitude | the table, once a slab |
 //!
+//! [`Transformed`] rotates a layer around any of them.
+//!
 //! All but `entropy` and `trellis` quantize a row in the same steps (`row.rs`, the file to read first): find the parameters of each group, round
 //! them to what is stored, choose codes for the rounded values, remove the shrinkage with one factor for the row, pack.
 //!
@@ -34,8 +36,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod entropy;
 mod codebook;
+mod entropy;
 mod exponent;
 mod factored;
 mod gain;
@@ -49,16 +51,18 @@ mod minmax;
 mod octave;
 mod plain;
 mod row;
+mod transform;
 mod trellis;
 
 use aq_core::QuantStrategy;
 
+pub use codebook::{Codebook, Nf4};
 pub use entropy::Entropy;
 pub use gptq::Gptq;
-pub use codebook::{Codebook, Nf4};
 pub use hqq::Hqq;
 pub use ls::LeastSquares;
 pub use minmax::MinMax;
+pub use transform::{Transformed, estimate};
 pub use trellis::TrellisCoded;
 
 /// Every strategy of this crate, in the order in which they are offered.

@@ -62,7 +62,7 @@ impl QuantStrategy for TrellisCoded {
         }
         let encoding = Encoding::Trellis(TrellisEncoding { bits: plan.bits });
         let relative_mse = self.relative_mse[usize::from(plan.bits.get()) - 2];
-        Estimate { encoding, bytes: encoded_bytes(layer, &encoding), relative_mse }
+        Estimate { encoding, bytes: encoded_bytes(layer, &encoding), relative_mse, transformed: false }
     }
 
     fn prepare<'a>(

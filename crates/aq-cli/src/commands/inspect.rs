@@ -20,9 +20,9 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
         let how = match t.encoding {
             Encoding::Raw => t.info.dtype().name().to_string(),
             encoding => match encoding.bits_and_group() {
-                (Some(bits), Some(group)) => format!("{} {bits} bits, group {group}", encoding.codec()),
-                (Some(bits), None) => format!("{} {bits} bits", encoding.codec()),
-                _ => encoding.codec().to_string(),
+                (Some(bits), Some(group)) => format!("{} {bits} bits, group {group}", t.codec()),
+                (Some(bits), None) => format!("{} {bits} bits", t.codec()),
+                _ => t.codec().to_string(),
             },
         };
         let size = format_size(source.stored_bytes(i));

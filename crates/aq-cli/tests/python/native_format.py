@@ -76,6 +76,42 @@ def decode_rows(row, cols):
     return out
 
 
+def split_side(row):
+    """Takes the side data off `extra` and its mark off the codec; the bytes of this slab."""
+    size = 4 + int.from_bytes(row["extra"][:4], "little")
+    side, row["extra"] = row["extra"][4:size], row["extra"][size:]
+    row["codec"] = row["codec"].removesuffix("+transform")
+    return side
+
+
+def undo(w, row_start, side):
+    """The weights of decoded rows of one slab."""
+    n, cols = w.shape
+    while side:
+        tag, size = side[0], int.from_bytes(side[1:5], "little")
+        body, side = side[5:5 + size], side[5 + size:]
+        if tag == 1: block, seed = int.from_bytes(body[:4], "little"), int.from_bytes(body[4:], "little")
+        if tag == 2: smoothing = np.frombuffer(body, "<f2").astype(np.float32)
+        if tag == 3: low_rank = body
+    if "low_rank" in locals():
+        rank = int.from_bytes(low_rank[:2], "little")
+        scales = np.frombuffer(low_rank, "<f2", rank, 2).astype(np.float32)
+        left = np.frombuffer(low_rank, np.int8, offset=2 + 2 * rank)
+        right, left = left[len(left) - rank * cols:].reshape(rank, cols), left[:len(left) - rank * cols].reshape(-1, rank)
+        for k in range(rank):
+            w = w + (left[row_start:row_start + n, k:k + 1].astype(np.float32) * scales[k]) * right[k].astype(np.float32)
+    if "block" in locals():
+        for h in (1 << i for i in range(block.bit_length() - 1)):
+            x = w.reshape(n, -1, 2, h)
+            w = np.stack((x[:, :, 0] + x[:, :, 1], x[:, :, 0] - x[:, :, 1]), 2).reshape(n, cols)
+        x = np.uint64(seed) + np.arange(1, -(-cols // 64) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+        bits = np.unpackbits((x ^ x >> np.uint64(31)).astype("<u8").view(np.uint8), bitorder="little")[:cols]
+        w = w * np.float32(1 / np.sqrt(block)) * np.where(bits, np.float32(-1), np.float32(1))
+    return w / smoothing if "smoothing" in locals() else w
+
+
 def check_sum(row):
     """Whether the stored checksum is that of the payload."""
     payload = b"".join(row[part] for part in ("codes", "scales", "offsets", "extra"))
@@ -100,5 +136,10 @@ def join(rows):
             array = (array.astype(np.uint32) << 16).view(np.float32)
     else:
         cols = int(np.prod(shape[1:], dtype=int))
-        array = np.concatenate([decode_rows(r, cols) for r in rows])
+        if rows[0]["codec"].endswith("+transform"):
+            sides = [split_side(row) for row in rows]
+            assert sides[0] and not any(sides[1:])
+            array = np.concatenate([undo(decode_rows(r, cols), r["row_start"], sides[0]) for r in rows])
+        else:
+            array = np.concatenate([decode_rows(r, cols) for r in rows])
     return array.reshape(shape)

@@ -114,3 +114,29 @@ def test_the_documented_decoder_equals_dequantize(bits, method, tmp_path):
         assert decoded.keys() == expected.keys()
         for name, array in expected.items():
             assert np.array_equal(decoded[name], array), name
+
+
+@pytest.mark.parametrize("method,bits", [("ls", 3), ("codebook", 2)])
+def test_the_documented_decoder_undoes_a_rotation(method, bits, tmp_path):
+    model = write_model(tmp_path / "model.safetensors", {"a.weight": (1500, 1152), "b.weight": (40, 24, 3, 3)})
+    out, back = tmp_path / "q.parquet", tmp_path / "q.safetensors"
+    aq("quantize", model, "-o", out, "--bits", bits, "--method", method, "--rotation", "on", "--seed", 3, "--quiet")
+    aq("dequantize", out, "-o", back, "--dtype", "f32")
+    table = pq.read_table(out)
+    assert set(table["codec"].to_pylist()) == {f"{'affine' if method == 'ls' else 'codebook'}+transform"}
+    decoded = native_format.read(table)
+    for name, array in load_safetensors(back).items():
+        assert np.array_equal(decoded[name], array), name
+
+
+def test_the_example_of_the_document_reads_a_file(tmp_path):
+    text = (DIGITS.parents[1] / "format.md").read_text()
+    example = {}
+    exec(text[text.index("```python") + len("```python"):text.rindex("```")], example)
+    for options in (["--method", "ls"], ["--method", "minmax"], ["--method", "codebook", "--rotation", "on"]):
+        out, back = tmp_path / "q.parquet", tmp_path / "q.safetensors"
+        aq("quantize", DIGITS, "-o", out, "--bits", 3, *options, "--force", "--quiet")
+        aq("dequantize", out, "-o", back, "--dtype", "f32", "--force")
+        expected = load_safetensors(back)
+        for name, array in example["tensors"](out).items():
+            assert np.array_equal(array, expected[name]), name

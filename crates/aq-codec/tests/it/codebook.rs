@@ -56,7 +56,8 @@ proptest! {
 #[test]
 fn a_table_of_another_length_is_refused() {
     let encoding = Encoding::Codebook(encoding(3, 16));
-    let parts = SlabParts { codes: &[0; 12], scales: &[0; 4], offsets: &[0; 14], extra: &[] };
+    let parts =
+        SlabParts { codes: &[0; 12], scales: &[0; 4], offsets: &[0; 14], extra: &[], ..SlabParts::default() };
     let refused = CodecError::PartLength { part: "offsets", got: 14, expected: 16 };
     assert_eq!(check(&encoding, &info(1, 32), parts, 1), Err(refused.clone()));
     let mut out = [0.0; 32];

@@ -2,8 +2,8 @@
 
 use aq_codec::{CodecError, ReadScratch, check, decode, encoded_bytes};
 use aq_core::{
-    AffineEncoding, BitWidth, CodebookEncoding, DType, Encoding, GroupSize, OffsetKind, SlabParts, TensorInfo,
-    TrellisEncoding,
+    AffineEncoding, BitWidth, CodebookEncoding, DType, Encoding, GroupSize, OffsetKind, SlabParts,
+    TensorInfo, TrellisEncoding,
 };
 use proptest::prelude::*;
 
@@ -44,7 +44,7 @@ proptest! {
             [affine(bits, group, offset), Encoding::Raw, Encoding::Entropy, trellis(bits), codebook][codec];
         let info = tensor(&shape, DType::BF16);
         let cut = |i: usize| &bytes[..cuts[i].min(bytes.len())];
-        let parts = SlabParts { codes: &bytes, scales: cut(0), offsets: cut(1), extra: cut(2) };
+        let parts = SlabParts { codes: &bytes, scales: cut(0), offsets: cut(1), extra: cut(2), ..SlabParts::default() };
         let _ = check(&encoding, &info, parts, rows);
         let values = rows.saturating_mul(encoding.cols(&info)).min(1 << 12) as usize;
         let _ = decode(&encoding, &info, parts, rows, first, &mut ReadScratch::default(), &mut vec![0.0; values]);
@@ -55,7 +55,8 @@ proptest! {
 fn errors_name_the_fact() {
     let encoding = affine(2, 16, OffsetKind::F16);
     let info = tensor(&[2, 32], DType::F32);
-    let parts = SlabParts { codes: &[0; 32], scales: &[0; 8], offsets: &[0; 7], extra: &[] };
+    let parts =
+        SlabParts { codes: &[0; 32], scales: &[0; 8], offsets: &[0; 7], extra: &[], ..SlabParts::default() };
     let short = CodecError::PartLength { part: "offsets", got: 7, expected: 8 };
     assert_eq!(check(&encoding, &info, parts, 2), Err(short.clone()));
     assert_eq!(short.to_string(), "offsets have 7 bytes, expected 8");

@@ -130,7 +130,7 @@ proptest! {
         rows in 1usize..20,
     ) {
         let scales = plain_scales(rows);
-        let parts = SlabParts { codes: &codes, scales: &scales, offsets: &offsets, extra: &[] };
+        let parts = SlabParts { codes: &codes, scales: &scales, offsets: &offsets, ..SlabParts::default() };
         let _ = check_parts(parts, cols, rows as u64);
         let _ = decode_rows(parts, cols, rows as u64, 0, rows, &mut DecodeScratch::default(), &mut vec![0.0; rows * cols]);
     }

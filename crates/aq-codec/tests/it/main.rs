@@ -7,4 +7,5 @@ mod element;
 mod entropy;
 mod entropy_case;
 mod entropy_damage;
+mod side;
 mod trellis;

@@ -42,7 +42,7 @@ fn a_row_is_laid_out_as_documented() {
     let fits = [Fit { table: 1, scale: 0.5 }];
     let mut out = EncodedRows::default();
     push_row(trellis(3, 8), Sequences { states: &states, fits: &fits, exponent: -1 }, &mut out);
-    assert_eq!(out.codes, [0b10_001_101, 0b0_000_111_0]);
+    assert_eq!(out.codes, [0b10_001_101, 0b0000_1110]);
     assert_eq!(out.scales, f16::from_f32(-0.5).to_le_bytes());
     assert_eq!((&out.offsets[..], &out.extra[..]), (&[8][..], &[255][..]));
     let table = trellis(3, 8).table(1);
@@ -132,7 +132,7 @@ fn sequences_choose_their_table_and_scale() {
 #[test]
 fn what_is_no_trellis_is_refused() {
     let info = tensor(2, 300);
-    let parts = SlabParts { codes: &[0; 150], scales: &[0; 8], offsets: &[8], extra: &[] };
+    let parts = SlabParts { codes: &[0; 150], scales: &[0; 8], offsets: &[8], ..SlabParts::default() };
     assert_eq!(check(&encoding(2), &info, parts, 2), Ok(()));
     let faults: [(SlabParts<'_>, CodecError); 5] = [
         (SlabParts { offsets: &[7], ..parts }, CodecError::Damaged { part: "offsets" }),

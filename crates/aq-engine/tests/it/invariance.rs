@@ -20,10 +20,23 @@ fn resources_never_change_a_byte() {
     let fixture = Fixture::new(&tensors());
     // One layer has a Hessian of one block, none of the others has inputs.
     write(&fixture.path("samples.safetensors"), &[samples("blocks.0.fc1", 1152)]);
-    for (method, bits) in [("minmax", 3), ("ls", 2), ("gptq", 3), ("entropy", 2), ("codebook", 3), ("hqq", 2)] {
+    let cases = [
+        ("minmax", 3, false),
+        ("ls", 2, true),
+        ("gptq", 3, false),
+        ("gptq", 2, true),
+        ("entropy", 2, false),
+        ("entropy", 3, true),
+        ("trellis6", 2, true),
+        ("codebook", 3, false),
+        ("codebook", 2, true),
+        ("hqq", 2, false),
+    ];
+    for (method, bits, rotation) in cases {
         let base = |name: &str| JobOptions {
             method: Some(method.into()),
             calibration: Some(fixture.path("samples.safetensors")),
+            rotation: Some(rotation),
             bits: Some(bits),
             threads: Some(1),
             force: true,

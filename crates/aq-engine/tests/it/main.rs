@@ -6,4 +6,5 @@ mod invariance;
 mod model;
 mod pipeline;
 mod resume;
+mod rotation;
 mod target;

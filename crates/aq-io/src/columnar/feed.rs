@@ -6,6 +6,7 @@ use aq_core::{EncodedRows, SlabParts, StoredTensor};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::schema::part_lengths;
+use super::side::join_side;
 use crate::{IoError, Result, SlabStream};
 
 /// Checksum of a slab: of its parts one after the other.
@@ -48,5 +49,6 @@ pub(super) fn pull(
             rows.0
         )));
     }
-    Ok(slab.rows)
+    join_side(stored, rows, slab.rows)
+        .ok_or_else(|| fault(format!("slab at row {} has wrong side data", rows.0)))
 }

@@ -8,6 +8,7 @@ mod feed;
 mod parquet;
 mod rows;
 mod schema;
+mod side;
 mod table;
 #[cfg(test)]
 mod tests;

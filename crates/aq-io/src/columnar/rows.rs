@@ -8,7 +8,7 @@ use aq_core::{
     StoredTensor, TensorInfo, TrellisEncoding, slab_range,
 };
 
-use super::schema::part_lengths;
+use super::side::{fit, limits};
 use super::table::{Part, Slab};
 use crate::{IoError, Result};
 
@@ -52,7 +52,9 @@ impl Row {
         let shape = shape.ok_or_else(|| fault(format!("negative dimension in shape {:?}", self.shape)))?;
         let info = TensorInfo::new(self.tensor, shape, dtype)
             .map_err(|e| IoError::malformed(path, e.to_string()))?;
-        let encoding = encoding(&self.codec, self.bits, self.group_size, dtype).ok_or_else(|| {
+        let (codec, transformed) = StoredTensor::split_codec(&self.codec);
+        let encoding = encoding(codec, self.bits, self.group_size, dtype);
+        let encoding = encoding.filter(|e| !(transformed && *e == Encoding::Raw)).ok_or_else(|| {
             let (codec, bits, group_size) = (&self.codec, self.bits, self.group_size);
             fault(format!("unknown codec {codec:?} with bits {bits}, group size {group_size}"))
         })?;
@@ -67,9 +69,9 @@ impl Row {
         if start.checked_add(count).is_none_or(|end| end > rows) {
             return Err(fault(format!("rows {start}+{count} are outside its {rows} rows")));
         }
-        let stored = StoredTensor { info, encoding };
+        let stored = StoredTensor { info, encoding, transformed };
         // The offset kinds differ in length; f16 is the longer one for every width.
-        let limits = part_lengths(&stored, count).ok_or_else(|| fault("sizes overflow".into()))?.limits();
+        let limits = limits(&stored, start, count).ok_or_else(|| fault("sizes overflow".into()))?;
         Ok(CheckedRow { stored, start, count, xxh3: self.xxh3, limits })
     }
 }
@@ -126,8 +128,7 @@ impl<'p> Rows<'p> {
         let name = row.stored.info.name().to_owned();
         let fault = |reason: String| IoError::tensor(self.path, &name, reason);
         let lengths = parts.map(|p| p.len);
-        let fits =
-            |stored: &StoredTensor| part_lengths(stored, row.count).is_some_and(|due| due.fit(lengths));
+        let fits = |stored: &StoredTensor| fit(stored, row.start, row.count, lengths);
         if !fits(&row.stored) {
             if let Encoding::Affine(affine) = &mut row.stored.encoding {
                 affine.offset = OffsetKind::ZeroPoint;

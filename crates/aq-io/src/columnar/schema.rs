@@ -118,7 +118,7 @@ pub(super) fn check_version(path: &Path, metadata: &BTreeMap<String, String>) ->
     }
 }
 
-/// Lengths of the parts of `rows` rows. `None` when they pass 64 bits.
+/// Lengths of the parts of `rows` rows, without side data. `None` when they pass 64 bits.
 pub(super) fn part_lengths(tensor: &StoredTensor, rows: u64) -> Option<PartLengths> {
     aq_codec::part_lengths(&tensor.info, &tensor.encoding, rows)
 }

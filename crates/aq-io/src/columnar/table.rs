@@ -1,15 +1,17 @@
 //! A columnar file that was opened: where the parts of every slab lie, and how they are read.
 
+mod raw;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
-use aq_core::{Encoding, SlabParts, StoredTensor, slab_range};
-use xxhash_rust::xxh3::Xxh3;
+use aq_core::{SlabParts, StoredTensor, slab_range};
 
 use super::feed::checksum;
 use super::rows::Rows;
+use super::side::{Sides, split_extra};
 use crate::file_bytes::FileBytes;
 use crate::{Format, IoError, Result, Source};
 
@@ -48,6 +50,7 @@ pub(super) struct Table {
     /// Whether a slab's checksum was found right once; partial reads rely on it.
     proven: Vec<AtomicBool>,
     unpack: Unpack,
+    sides: Sides,
 }
 
 impl Table {
@@ -63,7 +66,8 @@ impl Table {
         rows.end_tensor()?;
         let Rows { tensors, first, slabs, .. } = rows;
         let proven = slabs.iter().map(|_| AtomicBool::new(false)).collect();
-        Ok(Self { file, format, metadata, tensors, first, slabs, proven, unpack })
+        let sides = Sides::new(tensors.len());
+        Ok(Self { file, format, metadata, tensors, first, slabs, proven, unpack, sides })
     }
 
     fn slabs_of(&self, index: usize) -> Range<usize> {
@@ -101,7 +105,37 @@ impl Table {
             filled[i] = borrowed[i].unwrap_or(head);
         }
         let [codes, scales, offsets, extra] = filled;
-        Ok(SlabParts { codes, scales, offsets, extra })
+        Ok(SlabParts { codes, scales, offsets, extra, ..SlabParts::default() })
+    }
+
+    /// The parts of a stored slab whose checksum is right.
+    fn proven_parts<'a>(
+        &'a self,
+        index: usize,
+        slab: &Slab,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<SlabParts<'a>> {
+        let parts = self.parts(slab, buffer)?;
+        match checksum(&parts) == slab.xxh3 {
+            true => Ok(parts),
+            false => Err(self.damaged(index, slab)),
+        }
+    }
+
+    /// Side data of a tensor, from its first slab.
+    fn side(&self, index: usize) -> Result<&[u8]> {
+        self.sides.get(index, || {
+            let (mut buffer, slab) = (Vec::new(), &self.slabs[self.slabs_of(index).start]);
+            let parts = self.proven_parts(index, slab, &mut buffer)?;
+            Ok(self.split(index, slab, &parts)?.0.into())
+        })
+    }
+
+    /// Side data and what the codec needs in the column `extra` of a slab.
+    fn split<'a>(&self, index: usize, slab: &Slab, parts: &SlabParts<'a>) -> Result<(&'a [u8], &'a [u8])> {
+        split_extra(&self.tensors[index], slab.start, slab.rows, parts).ok_or_else(|| {
+            self.fault(index, format!("the side data in the slab at row {} has a wrong length", slab.start))
+        })
     }
 
     fn fill(&self, part: &Part, dst: &mut [u8]) -> Result<()> {
@@ -118,58 +152,6 @@ impl Table {
                 Ok(())
             }
         }
-    }
-
-    /// Checks the checksum of the `raw` slab `at`, once.
-    fn prove(&self, index: usize, at: usize) -> Result<()> {
-        if self.proven[at].load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let slab = &self.slabs[at];
-        let part = slab.parts[0];
-        let mut hash = Xxh3::new();
-        if part.page.is_some() {
-            let mut all = vec![0; part.len as usize];
-            self.fill(&part, &mut all)?;
-            hash.update(&all);
-        } else {
-            let mut piece = vec![0; PIECE];
-            let mut done = 0;
-            while done < part.len {
-                let n = (part.len - done).min(PIECE as u64) as usize;
-                self.file.read_exact_at(part.at + done, &mut piece[..n])?;
-                hash.update(&piece[..n]);
-                done += n as u64;
-            }
-        }
-        if hash.digest() != slab.xxh3 {
-            return Err(self.damaged(index, slab));
-        }
-        self.proven[at].store(true, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Bytes of one element of a `raw` tensor that holds `range`.
-    fn raw_size(&self, index: usize, range: &Range<u64>) -> Result<u64> {
-        match self.tensors.get(index) {
-            Some(t)
-                if t.encoding == Encoding::Raw && range.start <= range.end && range.end <= t.info.bytes() =>
-            {
-                Ok(t.info.dtype().size() as u64)
-            }
-            Some(t) if t.encoding == Encoding::Raw => {
-                Err(self.fault(index, format!("has no bytes {range:?}")))
-            }
-            _ => Err(self.fault(index, "is not raw".into())),
-        }
-    }
-
-    /// The slab that holds byte `start` of a `raw` tensor, and the first byte of that slab.
-    fn find(&self, index: usize, start: u64, size: u64) -> (usize, u64) {
-        let slabs = self.slabs_of(index);
-        let stored = &self.slabs[slabs.clone()];
-        let n = stored.partition_point(|s| s.start * size <= start).saturating_sub(1);
-        (slabs.start + n, stored.get(n).map_or(0, |s| s.start * size))
     }
 }
 
@@ -249,10 +231,12 @@ impl Source for Table {
             self.read_bytes(index, due.0 * size, buffer)?;
             return Ok(SlabParts { codes: buffer, ..SlabParts::default() });
         };
-        let parts = self.parts(stored, buffer)?;
-        match checksum(&parts) == stored.xxh3 {
-            true => Ok(parts),
-            false => Err(self.damaged(index, stored)),
+        let side = if tensor.transformed { self.side(index)? } else { &[] };
+        let mut parts = self.proven_parts(index, stored, buffer)?;
+        if tensor.transformed {
+            let extra = self.split(index, stored, &parts)?.1;
+            parts = SlabParts { extra, side, row_start: stored.start, ..parts };
         }
+        Ok(parts)
     }
 }

@@ -11,7 +11,7 @@ use crate::{CreateOptions, PendingOutput, Sink, SlabStream};
 /// Five tensors of 8 weights; two fit a part.
 fn tensors() -> Vec<StoredTensor> {
     let named = |i: u64| TensorInfo::new(format!("t{i}"), vec![2, 4], DType::F32).expect("small");
-    (0..5).map(|i| StoredTensor { info: named(i), encoding: Encoding::Raw }).collect()
+    (0..5).map(|i| StoredTensor::new(named(i), Encoding::Raw)).collect()
 }
 
 /// The slabs of tensors `first..end`; asking for more stops the writer.
@@ -58,8 +58,7 @@ fn complete(path: &Path, mut sink: FolderSink, first: usize) -> Vec<(String, Vec
 fn parts_hold_whole_tensors_up_to_the_limit() {
     let check = |sizes: &[u64], expected: &[Range<usize>]| {
         let named = |&n: &u64| TensorInfo::new("t", vec![n], DType::U8).expect("small");
-        let list: Vec<_> =
-            sizes.iter().map(|n| StoredTensor { info: named(n), encoding: Encoding::Raw }).collect();
+        let list: Vec<_> = sizes.iter().map(|n| StoredTensor::new(named(n), Encoding::Raw)).collect();
         assert_eq!(part_ranges(&list, 10), expected);
     };
     check(&[], &[]);

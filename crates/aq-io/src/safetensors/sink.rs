@@ -72,7 +72,7 @@ impl<W: Write> SafetensorsSink<W> {
         let metadata: Map<String, Value> = self.metadata.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
         let mut header = Map::from_iter([("__metadata__".to_string(), Value::Object(metadata))]);
         let mut begin = 0u64;
-        for StoredTensor { info, encoding } in tensors {
+        for StoredTensor { info, encoding, .. } in tensors {
             let fault = |fact: &str| Err(IoError::tensor(&self.path, info.name(), fact));
             match encoding {
                 _ if info.name() == "__metadata__" => {

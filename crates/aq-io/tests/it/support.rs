@@ -77,7 +77,7 @@ pub(crate) fn contents(source: &dyn Source) -> Vec<(StoredTensor, Vec<u8>)> {
 /// A tensor that is kept as it is.
 pub(crate) fn stored(name: &str, shape: &[u64], dtype: DType) -> StoredTensor {
     let info = TensorInfo::new(name, shape.to_vec(), dtype).expect("a small shape");
-    StoredTensor { info, encoding: Encoding::Raw }
+    StoredTensor::new(info, Encoding::Raw)
 }
 
 /// Slabs of raw tensors whose byte `i` is `i * 7 + index`.

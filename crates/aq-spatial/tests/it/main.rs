@@ -1,11 +1,12 @@
 //! Tests of the strategies through the trait, on weights of known distributions.
 
 mod accuracy;
-mod entropy;
 mod codebook;
+mod entropy;
 mod extremes;
 mod gain;
 mod gptq;
+mod rotation;
 mod rows;
 mod support;
 mod trellis;

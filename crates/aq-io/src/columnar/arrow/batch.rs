@@ -77,7 +77,7 @@ impl<'t> Batch<'t> {
         body.offsets(shapes.clone().map(<[u64]>::len));
         body.fixed(shapes.flatten().map(|d| d.to_le_bytes()));
         body.text(self.rows.iter().map(|(t, _)| t.info.dtype().name()));
-        body.text(self.rows.iter().map(|(t, _)| t.encoding.codec()));
+        body.text(self.rows.iter().map(|(t, _)| t.codec()));
         body.fixed(self.rows.iter().map(|(t, _)| [numbers(t).0]));
         body.fixed(self.rows.iter().map(|(t, _)| numbers(t).1.to_le_bytes()));
         let [codes, scales, offsets, extra] = &self.ends;

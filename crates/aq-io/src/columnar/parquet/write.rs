@@ -184,7 +184,7 @@ fn arrays(tensors: &[StoredTensor], group: Range<usize>) -> Vec<Box<dyn Array>> 
         count.boxed(),
         shape.boxed(),
         text(|t| t.info.dtype().name()),
-        text(|t| t.encoding.codec()),
+        text(|t| t.codec()),
         bits.boxed(),
         group_size.boxed(),
     ]

@@ -4,9 +4,9 @@ use std::fs::OpenOptions;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
-use aq_core::{DType, EncodedRows, OffsetKind, StoredTensor, slab_count};
+use aq_core::{DType, EncodedRows, OffsetKind, SlabParts, StoredTensor, slab_count};
 
-use super::{FORMATS, affine, bytes_of, file_of, made, open, raw};
+use super::{FORMATS, affine, bytes_of, file_of, made, open, raw, read_back, transformed};
 use crate::{Access, Format, Result};
 
 fn small() -> Vec<StoredTensor> {
@@ -15,6 +15,7 @@ fn small() -> Vec<StoredTensor> {
         raw("s", &[], DType::U8),
         affine("w", &[4, 32], 3, 16, OffsetKind::ZeroPoint),
         affine("v", &[4, 24], 4, 16, OffsetKind::F16),
+        transformed("t", &[4, 24], 2),
     ]
 }
 
@@ -27,7 +28,8 @@ fn same(format: Format, path: &Path, access: Access, tensors: &[StoredTensor]) -
         for s in 0..slab_count(&tensor.info, &tensor.encoding) {
             let got = source.read_slab(t, s, &mut buffer)?;
             same &= tensors.get(t).is_some_and(|w| {
-                w.encoding == tensor.encoding && got == made(w, t, s, EncodedRows::default()).rows.parts()
+                let made = |slab| made(w, t, slab, EncodedRows::default());
+                w.encoding == tensor.encoding && got == read_back(w, &made(s), &made(0))
             });
         }
     }
@@ -70,6 +72,33 @@ fn no_flipped_byte_changes_values_unnoticed() {
                 }
                 put(at, byte);
             }
+        }
+    }
+}
+
+/// A right checksum over a wrong length of side data.
+#[test]
+fn side_data_of_a_wrong_length_is_refused() {
+    let tensors = [transformed("t", &[4, 24], 2)];
+    let slab = made(&tensors[0], 0, 0, EncodedRows::default());
+    for (length, whole) in [(0u32, true), (18, true), (20, true), (u32::MAX, true), (19, false)] {
+        for format in FORMATS {
+            let mut bytes = bytes_of(format, &tensors);
+            let at =
+                bytes.windows(19).position(|w| w == slab.rows.side).expect("the side data is in the file")
+                    - 4;
+            let extra = bytes[at..at + 4 + 19 + slab.rows.extra.len()].to_vec();
+            let sum = |extra: &[u8]| super::super::feed::checksum(&SlabParts { extra, ..slab.rows.parts() });
+            let old = sum(&extra).to_le_bytes();
+            bytes[at..at + 4].copy_from_slice(&length.to_le_bytes());
+            let new = sum(&bytes[at..at + extra.len()]).to_le_bytes();
+            let hash = bytes.windows(8).position(|w| w == old).expect("the checksum is in the file");
+            bytes[hash..hash + 8].copy_from_slice(&new);
+            let (_folder, path) = file_of(&bytes);
+            let source = open(format, &path, Access::Mapped).expect("opens");
+            let read = source.read_slab(0, 0, &mut Vec::new()).map(|_| ()).map_err(|e| e.to_string());
+            assert_eq!(read.is_err(), whole, "{format:?} {length}");
+            assert!(read.err().is_none_or(|e| e.contains("side data")), "{format:?} {length}");
         }
     }
 }

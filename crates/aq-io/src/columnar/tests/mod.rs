@@ -8,8 +8,8 @@ mod round_trip;
 use std::path::{Path, PathBuf};
 
 use aq_core::{
-    AffineEncoding, BitWidth, DType, EncodedRows, EncodedSlab, Encoding, GroupSize, OffsetKind, StoredTensor,
-    TensorInfo, slab_count, slab_range,
+    AffineEncoding, BitWidth, DType, EncodedRows, EncodedSlab, Encoding, GroupSize, OffsetKind, SlabParts,
+    StoredTensor, TensorInfo, slab_count, slab_range,
 };
 
 use super::schema::part_lengths;
@@ -71,19 +71,34 @@ pub(super) fn made(stored: &StoredTensor, tensor: usize, slab: u64, mut rows: En
     fill(&mut rows.scales, scales);
     fill(&mut rows.offsets, offsets);
     fill(&mut rows.extra, extra);
+    fill(&mut rows.side, if stored.transformed && slab == 0 { 19 } else { 0 });
     rows.row_count = row_count;
     EncodedSlab { tensor, row_start, rows }
 }
 
+/// The parts that a reader gives of the slab `of` made, where `first` is the first slab of its tensor.
+pub(super) fn read_back<'a>(
+    stored: &StoredTensor,
+    of: &'a EncodedSlab,
+    first: &'a EncodedSlab,
+) -> SlabParts<'a> {
+    let row_start = if stored.transformed { of.row_start } else { 0 };
+    SlabParts { side: &first.rows.side, row_start, ..of.rows.parts() }
+}
+
+pub(super) fn transformed(name: &str, shape: &[u64], bits: u8) -> StoredTensor {
+    StoredTensor { transformed: true, ..affine(name, shape, bits, 16, OffsetKind::F16) }
+}
+
 pub(super) fn raw(name: &str, shape: &[u64], dtype: DType) -> StoredTensor {
     let info = TensorInfo::new(name, shape.to_vec(), dtype).expect("small");
-    StoredTensor { info, encoding: Encoding::Raw }
+    StoredTensor::new(info, Encoding::Raw)
 }
 
 pub(super) fn affine(name: &str, shape: &[u64], bits: u8, group: u32, offset: OffsetKind) -> StoredTensor {
     let info = TensorInfo::new(name, shape.to_vec(), DType::BF16).expect("small");
     let (bits, group_size) = (BitWidth::new(bits).expect("a width"), GroupSize::new(group).expect("a size"));
-    StoredTensor { info, encoding: Encoding::Affine(AffineEncoding { bits, group_size, offset }) }
+    StoredTensor::new(info, Encoding::Affine(AffineEncoding { bits, group_size, offset }))
 }
 
 /// Every type and width, without elements, scalar, of several slabs, sharing a row group and not.
@@ -101,6 +116,8 @@ pub(super) fn mixed() -> Vec<StoredTensor> {
     }
     all.push(affine("affine.none", &[0, 64], 4, 32, OffsetKind::F16));
     all.push(affine("affine.large", &[2500, 1000], 4, 64, OffsetKind::ZeroPoint));
+    all.push(transformed("turned", &[40, 300], 3));
+    all.push(transformed("turned.large", &[2500, 1000], 2));
     all.push(raw("näme \u{1F600}", &[2], DType::U8));
     all
 }
