@@ -4,7 +4,11 @@
 //! plain loop" means the same on every compiler. Each gives the same bits as its kernel; benchmarks check that before
 //! they time it.
 
+mod trellis;
+
 use half::f16;
+
+pub use trellis::{trellis_decode, trellis_encode};
 
 /// Lanes of the sums of the kernels.
 const LANES: usize = 16;

@@ -96,7 +96,7 @@ pub(crate) struct ChoiceArgs {
     /// Size of the whole output, such as 1.9GB
     #[arg(long, value_name = "SIZE", env = "AQ_TARGET_SIZE")]
     pub(crate) target_size: Option<String>,
-    /// minmax, ls, gptq, entropy, trellis, codebook, nf4, hqq, or any registered strategy [default: best available for the bits]
+    /// minmax, ls, gptq, entropy, trellis, trellis6, codebook, nf4, hqq, or any registered strategy [default: best available for the bits]
     #[arg(long, value_name = "M", env = "AQ_METHOD")]
     pub(crate) method: Option<String>,
     /// Preset: edge (2 bits), local (4) or cloud (8) [default: local]

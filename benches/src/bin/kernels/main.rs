@@ -11,6 +11,7 @@
 mod case;
 mod codes;
 mod product;
+mod trellis;
 
 use aq_kernels::metric::Comparison;
 use aq_kernels::{Level, affine, float16, levels, metric, reference, search};
@@ -36,13 +37,14 @@ fn main() {
 
 type Cases = fn(&Plan, &Data);
 
-const CASES: [(&str, Cases); 7] = [
+const CASES: [(&str, Cases); 8] = [
     ("affine", affine_cases),
     ("fused", codes::fused_cases),
     ("search", search_cases),
     ("compare", compare_cases),
     ("half", half_cases),
     ("pack", codes::pack_cases),
+    ("trellis", trellis::trellis_cases),
     ("product", |plan, _| product::product_cases(plan)),
 ];
 

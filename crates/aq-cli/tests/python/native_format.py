@@ -2,6 +2,9 @@
 
 It takes a pyarrow table with those columns, from a Parquet or an Arrow file.
 """
+import json
+from pathlib import Path
+
 import numpy as np
 import xxhash
 
@@ -9,6 +12,7 @@ DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8",
           "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
 PLANES = {2: [2], 3: [2, 1], 4: [4], 5: [4, 1], 6: [4, 2], 8: [8]}
 CHUNK = 128
+TRELLIS_TABLES = Path(__file__).parents[3] / "aq-codec/src/trellis/tables.json"
 
 
 def packed_len(bits, n):
@@ -112,6 +116,37 @@ def undo(w, row_start, side):
     return w / smoothing if "smoothing" in locals() else w
 
 
+def trellis_tables(bits, state_bits):
+    """The two tables of a trellis, as a matrix of two rows."""
+    values, size = json.loads(TRELLIS_TABLES.read_text()), 2 << state_bits
+    start = (0 if state_bits == 6 else 6 * 64) + (bits - 2) * size
+    return np.array(values[start:start + size], np.float32).reshape(2, -1)
+
+
+def decode_trellis(row, cols):
+    """The f32 weights of one slab of codec "trellis"."""
+    rows, bits, (state_bits,) = row["row_count"], row["bits"], row["offsets"]
+    codes = np.frombuffer(row["codes"], np.uint8).reshape(rows, packed_len(bits, cols))
+    scales = np.frombuffer(row["scales"], "<f2").reshape(rows, -(-cols // 256))
+    tables = trellis_tables(bits, state_bits)
+    out = np.empty((rows, cols), np.float32)
+    for i, start in enumerate(range(0, cols, 256)):
+        n = min(256, cols - start)
+        first = packed_len(bits, start)
+        stream = np.unpackbits(codes[:, first:first + packed_len(bits, n)], axis=1, bitorder="little")
+        window = (np.arange(n)[:, None] * bits + np.arange(state_bits)) % (n * bits)
+        states = stream[:, window] @ (1 << np.arange(state_bits))
+        table, scale = np.signbit(scales[:, i]).astype(int), np.abs(scales[:, i]).astype(np.float32)
+        out[:, start:start + n] = tables[table[:, None], states] * scale[:, None]
+    if row["extra"]:
+        exponent = np.frombuffer(row["extra"], np.int8).astype(np.int32)
+        out = np.ldexp(out, exponent[:, None]).astype(np.float32)
+    return out
+
+
+DECODERS = {"affine": decode_rows, "codebook": decode_rows, "trellis": decode_trellis}
+
+
 def check_sum(row):
     """Whether the stored checksum is that of the payload."""
     payload = b"".join(row[part] for part in ("codes", "scales", "offsets", "extra"))
@@ -139,7 +174,7 @@ def join(rows):
         if rows[0]["codec"].endswith("+transform"):
             sides = [split_side(row) for row in rows]
             assert sides[0] and not any(sides[1:])
-            array = np.concatenate([undo(decode_rows(r, cols), r["row_start"], sides[0]) for r in rows])
+            array = np.concatenate([undo(DECODERS[r["codec"]](r, cols), r["row_start"], sides[0]) for r in rows])
         else:
-            array = np.concatenate([decode_rows(r, cols) for r in rows])
+            array = np.concatenate([DECODERS[r["codec"]](r, cols) for r in rows])
     return array.reshape(shape)

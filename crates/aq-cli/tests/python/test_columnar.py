@@ -99,6 +99,7 @@ def test_arrow_file_holds_the_same_rows_aligned(parquet, tmp_path):
 
 CASES = [(method, bits) for method in ("minmax", "ls") for bits in (2, 3, 4, 5, 6, 8)]
 CASES += [("codebook", 2), ("codebook", 3), ("codebook", 4), ("nf4", 4)]
+CASES += [(method, bits) for method in ("trellis", "trellis6") for bits in (2, 3, 4, 6)]
 
 
 @pytest.mark.parametrize("method,bits", CASES)

@@ -83,6 +83,7 @@ fn the_report_says_what_a_comparison_of_the_file_says() {
         ("ls", 2, true),
         ("entropy", 2, true),
         ("codebook", 4, true),
+        ("trellis", 3, true),
     ] {
         let options = JobOptions {
             method: Some(method.into()),
