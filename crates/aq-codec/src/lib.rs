@@ -19,12 +19,12 @@ mod element;
 pub mod entropy;
 mod error;
 mod float8;
+#[doc(hidden)]
+pub mod fuzzing;
 mod low_rank;
 mod rotation;
 mod side;
 pub mod trellis;
-#[doc(hidden)]
-pub mod fuzzing;
 
 pub use affine::{AffineRow, RowBytes, push_grids, push_row, row_bytes, seal};
 pub use affine_read::{ReadScratch, check_parts, compare_rows, decode_rows, power_of_two};
