@@ -7,6 +7,7 @@ use aq_kernels::{levels, with_level};
 use criterion::{Criterion, Throughput};
 
 /// Weights of a group.
+#[allow(dead_code, reason = "not every benchmark has groups")]
 pub(crate) const GROUP: usize = 128;
 
 /// Times `kernel` at each level, then `twin`, then a copy of `bytes`, after comparing what they write to `out`: all they

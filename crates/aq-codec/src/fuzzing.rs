@@ -15,7 +15,7 @@ pub fn entropy_slab(bytes: &[u8]) {
     let (cols, rows) = (number(0), number(2));
     let (scales, rest) = rest.split_at(number(4).min(rest.len()));
     let (offsets, codes) = rest.split_at(number(6).min(rest.len()));
-    let parts = SlabParts { codes, scales, offsets, extra: &[] };
+    let parts = SlabParts { codes, scales, offsets, ..SlabParts::default() };
     let checked = check_parts(parts, cols, rows as u64);
     if cols * rows > MOST_WEIGHTS {
         return;
