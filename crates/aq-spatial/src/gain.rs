@@ -7,7 +7,8 @@
 //! g = sum(w^2) / sum(w * q)        q: the decoded row
 //! ```
 //!
-//! after which the slope `sum(w * q) / sum(w^2)` is 1. It goes into the scales and offsets of the row, so it costs nothing;
+//! after which the slope `sum(w * q) / sum(w^2)` is 1. Where a grid was fitted with the importance `h` of each input channel, both
+//! sums count it: weights that matter little are clipped there, and to make up for them would enlarge all outputs. The factor goes into the scales and offsets of the row, so it costs nothing;
 //! codes do not change.
 
 use aq_core::{OffsetKind, Scratch};

@@ -65,7 +65,8 @@ impl Grouped {
     ) -> Result<Box<dyn RowQuantizer + 'a>, StrategyError> {
         self.check(layer)?;
         let (tensor, cols) = (layer.info.name(), layer.info.cols() as usize);
-        let importance = layer.stats.importance;
+        // A grid on the whole range does not depend on importances, so its gain does not either.
+        let importance = layer.stats.importance.filter(|_| !M::WHOLE_RANGE);
         let encoder = RowEncoder { method, encoding: self.encoding(plan), gain: plan.gain, importance };
         Ok(Box::new(GroupedRows { encoder, tensor, cols }))
     }
