@@ -7,7 +7,7 @@ use serde_json::{Map, json};
 use crate::random::Random;
 use crate::safetensors::{Content, Tensor};
 
-/// The layers of [`correlated`] have so many inputs and outputs.
+/// Correlated layers have so many inputs and outputs.
 const INPUTS: usize = 512;
 const OUTPUTS: usize = 256;
 /// Time buckets of samples, and rows of each: for calibration, and to measure on.
