@@ -1,5 +1,6 @@
 //! What the timings of kernels share: the weights they read and the clock they use.
 
+pub mod rans;
 pub mod sources;
 
 use std::time::Instant;

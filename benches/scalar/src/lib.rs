@@ -4,10 +4,12 @@
 //! plain loop" means the same on every compiler. Each gives the same bits as its kernel; benchmarks check that before
 //! they time it.
 
+mod rans;
 mod trellis;
 
 use half::f16;
 
+pub use rans::{rans_decode, rans_reconstruct};
 pub use trellis::{trellis_decode, trellis_encode};
 
 /// Lanes of the sums of the kernels.

@@ -2,7 +2,8 @@
 //!
 //! Prints one JSON object a line; `cargo xtask bench --suite simd` reads them. `kernels [RUNS] [MIB] [CASES]`: runs of each
 //! timing (5), mebibytes of `f32` weights out of cache (256), and the cases to time: `affine`, `fused`, `search`, `compare`,
-//! `half`, `pack` and `product`, with commas between them (all). Every answer is compared with the twin's first.
+//! `half`, `pack`, `trellis`, `entropy` and `product`, with commas between them (all). Every answer is compared with the
+//! twin's first.
 //!
 //! Work is cut into blocks of 65536 weights. One block stays in cache; out of cache the blocks lie one after another.
 //! The twin runs in cache only: it is limited by its arithmetic. It is a loop of `aq-scalar`, which is compiled without
@@ -10,6 +11,7 @@
 
 mod case;
 mod codes;
+mod entropy;
 mod product;
 mod trellis;
 
@@ -37,7 +39,7 @@ fn main() {
 
 type Cases = fn(&Plan, &Data);
 
-const CASES: [(&str, Cases); 8] = [
+const CASES: [(&str, Cases); 9] = [
     ("affine", affine_cases),
     ("fused", codes::fused_cases),
     ("search", search_cases),
@@ -45,6 +47,7 @@ const CASES: [(&str, Cases); 8] = [
     ("half", half_cases),
     ("pack", codes::pack_cases),
     ("trellis", trellis::trellis_cases),
+    ("entropy", entropy::cases),
     ("product", |plan, _| product::product_cases(plan)),
 ];
 

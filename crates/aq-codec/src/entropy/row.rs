@@ -8,6 +8,9 @@ use super::header::{Columns, Header};
 use super::table::{ESCAPE, Table};
 use crate::CodecError;
 
+/// Symbols that are searched for escapes at once: most pieces have none.
+const PIECE: usize = 64;
+
 /// What is stored of a row.
 #[derive(Clone, Copy)]
 pub(super) struct StoredRow<'a> {
@@ -29,13 +32,13 @@ pub(super) fn read_escapes(
     escapes: &mut Vec<(usize, i32)>,
 ) -> Result<(), CodecError> {
     escapes.clear();
-    if !symbols.contains(&ESCAPE) {
-        return Ok(());
-    }
-    for (j, _) in symbols.iter().enumerate().filter(|(_, s)| **s == ESCAPE) {
-        let table = &tables[usize::from(classes[j])];
-        let excess = reader.golomb(table.escape_order)?;
-        escapes.push((j, table.escaped(excess).ok_or(reader.damaged())?));
+    let found = symbols.chunks(PIECE).enumerate().filter(|(_, piece)| piece.contains(&ESCAPE));
+    for (i, piece) in found {
+        for (j, _) in (i * PIECE..).zip(piece).filter(|(_, s)| **s == ESCAPE) {
+            let table = &tables[usize::from(classes[j])];
+            let excess = reader.golomb(table.escape_order)?;
+            escapes.push((j, table.escaped(excess).ok_or(reader.damaged())?));
+        }
     }
     Ok(())
 }
