@@ -120,6 +120,9 @@ pub(crate) struct ChoiceArgs {
     /// Rotate the inputs of each layer by random signs and a block Hadamard transform [default: off]
     #[arg(long, value_name = "on|off", env = "AQ_ROTATION")]
     pub(crate) rotation: Option<Switch>,
+    /// Low-rank part in 8 bits beside the codes: auto (where it pays), off, or a rank [default: off]
+    #[arg(long, value_name = "auto|off|R", env = "AQ_LOW_RANK")]
+    pub(crate) low_rank: Option<String>,
     /// Quantize tensors that are quantized already
     #[arg(long)]
     pub(crate) allow_requantize: bool,
@@ -259,6 +262,7 @@ impl ChoiceArgs {
             tensor_types: self.tensor_type.clone(),
             gain: self.gain.map(|g| g == Switch::On),
             rotation: self.rotation.map(|r| r == Switch::On),
+            low_rank: self.low_rank.clone(),
             allow_requantize: self.allow_requantize,
             seed: self.seed,
             ..JobOptions::default()

@@ -9,7 +9,7 @@
 //! ```text
 //! 1  rotation R:        block u32, seed u64                                        (12 bytes; see `Rotation`)
 //! 2  smoothing s:       one f16 a column, positive and finite                      (2 cols bytes)
-//! 3  low rank L1 L2:    rank u16, one f16 a component, L1 as rows x rank signed
+//! 3  low rank L1 L2:    rank u16, one f32 a component, L1 as rows x rank signed
 //!                       bytes, L2 as rank x cols signed bytes                      (see `LowRank`)
 //! ```
 
@@ -100,7 +100,7 @@ impl<'a> Side<'a> {
             push(SMOOTHING, &[smoothing], &mut out);
         }
         if let Some(LowRank { scales, left, right }) = self.low_rank {
-            let rank = (scales.len() as u16 / 2).to_le_bytes();
+            let rank = (scales.len() as u16 / 4).to_le_bytes();
             push(LOW_RANK, &[&rank, scales, left, right], &mut out);
         }
         out
@@ -131,7 +131,7 @@ impl<'a> Side<'a> {
 /// ```
 /// use aq_core::{DType, TensorInfo};
 /// let info = TensorInfo::new("w", vec![100, 10], DType::F32)?;
-/// assert_eq!(aq_codec::side_limit(&info), 17 + 25 + 5 + 2 + 64 * (2 + 110));
+/// assert_eq!(aq_codec::side_limit(&info), 17 + 25 + 5 + 2 + 64 * (4 + 110));
 /// # Ok::<(), aq_core::CoreError>(())
 /// ```
 pub fn side_limit(info: &TensorInfo) -> u64 {

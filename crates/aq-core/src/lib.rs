@@ -14,6 +14,7 @@ mod dtype;
 mod encoded;
 mod error;
 mod plan;
+mod stored;
 mod strategy;
 mod tensor;
 
@@ -21,10 +22,11 @@ pub use bits::{BitWidth, GroupSize, Rate};
 pub use dtype::DType;
 pub use encoded::{
     AffineEncoding, CodebookEncoding, EncodedRows, EncodedSlab, Encoding, MAX_ROW_WEIGHTS, OffsetKind,
-    SLAB_WEIGHTS, SlabParts, StoredTensor, TrellisEncoding, slab_count, slab_range, slab_rows,
+    SLAB_WEIGHTS, SlabParts, TrellisEncoding, slab_count, slab_range, slab_rows,
 };
 pub use error::{CoreError, StrategyError};
-pub use plan::{Decision, LayerPlan, Plan, PlannedTensor, StrategyId};
+pub use plan::{Decision, LayerPlan, LowRankPlan, Plan, PlannedTensor, StrategyId};
+pub use stored::StoredTensor;
 pub use strategy::{
     Estimate, InputRows, LayerInputs, LayerStats, LayerWeights, QuantStrategy, RowData, RowQuantizer, Rows,
     Scratch, StepDown,

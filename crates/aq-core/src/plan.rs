@@ -44,6 +44,47 @@ pub struct LayerPlan {
     /// Seed of the rotation of the input axis; `None` for no rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<u64>,
+    /// A low-rank part beside the codes.
+    #[serde(default, skip_serializing_if = "LowRankPlan::is_off")]
+    pub low_rank: LowRankPlan,
+}
+
+/// Whether a layer gets a low-rank part, and of what rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LowRankPlan {
+    /// None.
+    #[default]
+    Off,
+    /// Of the best rank, where it lowers the error more than as many bytes of codes would.
+    Auto,
+    /// Of this rank.
+    Rank(u8),
+}
+
+impl LowRankPlan {
+    /// The largest rank.
+    pub const MAX_RANK: u8 = 64;
+
+    /// Reads `off`, `auto` or a rank from 1 to 64.
+    ///
+    /// ```
+    /// use aq_core::LowRankPlan;
+    /// assert_eq!(LowRankPlan::parse("8"), Some(LowRankPlan::Rank(8)));
+    /// assert_eq!((LowRankPlan::parse("65"), LowRankPlan::parse("many")), (None, None));
+    /// ```
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "off" => Some(Self::Off),
+            "auto" => Some(Self::Auto),
+            rank => rank.parse().ok().filter(|r| (1..=Self::MAX_RANK).contains(r)).map(Self::Rank),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_off(&self) -> bool {
+        *self == Self::Off
+    }
 }
 
 impl LayerPlan {
@@ -57,7 +98,15 @@ impl LayerPlan {
     /// # Ok::<(), aq_core::CoreError>(())
     /// ```
     pub fn new(method: &str, bits: BitWidth, group_size: GroupSize) -> Self {
-        Self { method: StrategyId::new(method), bits, group_size, gain: true, rate: None, rotation: None }
+        Self {
+            method: StrategyId::new(method),
+            bits,
+            group_size,
+            gain: true,
+            rate: None,
+            rotation: None,
+            low_rank: LowRankPlan::Off,
+        }
     }
 
     /// The rate that a codec of variable rate aims at.

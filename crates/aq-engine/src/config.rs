@@ -9,7 +9,7 @@ use crate::{EngineError, JobOptions, Result};
 
 /// Keys that are read, in the order in which they are listed to users. The second group holds older names of the first and the
 /// switches of parts that need calibration.
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 26] = [
     "profile",
     "bits",
     "group_size",
@@ -19,6 +19,7 @@ const KEYS: [&str; 25] = [
     "method",
     "gain",
     "rotation",
+    "low_rank",
     "calibration",
     "tensor_type",
     "component",
@@ -80,6 +81,7 @@ fn set(options: &mut JobOptions, key: &str, value: &Value) -> Result<(), String>
         "target_size" => options.target_size = Some(string(value)?),
         "method" => options.method = Some(string(value)?),
         "gain" => options.gain = Some(switch(value)?),
+        "low_rank" => options.low_rank = Some(low_rank(value)?),
         "rotation" => options.rotation = Some(switch(value)?),
         "calibration" => options.calibration = Some(string(value)?.into()),
         "tensor_type" => options.tensor_types = strings(value)?,
@@ -127,6 +129,14 @@ fn switch(value: &Value) -> Result<bool, String> {
         Value::String(s) if s.eq_ignore_ascii_case("on") => Ok(true),
         Value::String(s) if s.eq_ignore_ascii_case("off") => Ok(false),
         other => Err(format!("expected true or false, found {other}")),
+    }
+}
+
+/// `auto`, a rank, or a switch: YAML reads `off` as false.
+fn low_rank(value: &Value) -> Result<String, String> {
+    match value {
+        Value::Bool(false) => Ok("off".into()),
+        other => string(other),
     }
 }
 
@@ -180,6 +190,7 @@ impl JobOptions {
             tensor_types: list(self.tensor_types, lower.tensor_types),
             gain: self.gain.or(lower.gain),
             rotation: self.rotation.or(lower.rotation),
+            low_rank: self.low_rank.or(lower.low_rank),
             threads: self.threads.or(lower.threads),
             memory_limit: self.memory_limit.or(lower.memory_limit),
             block_size: self.block_size.or(lower.block_size),

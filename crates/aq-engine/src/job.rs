@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use aq_core::{BitWidth, GroupSize, Rate, StrategyId};
+use aq_core::{BitWidth, GroupSize, LowRankPlan, Rate, StrategyId};
 use aq_io::OutputFormat;
 use serde_json::{Value, json};
 
@@ -32,6 +32,7 @@ pub struct JobOptions {
     pub tensor_types: Vec<String>,
     pub gain: Option<bool>,
     pub rotation: Option<bool>,
+    pub low_rank: Option<String>,
     pub threads: Option<usize>,
     pub memory_limit: Option<String>,
     pub block_size: Option<String>,
@@ -68,6 +69,8 @@ pub struct Job {
     pub gain: bool,
     /// Random rotation of the input axis.
     pub rotation: bool,
+    /// A low-rank part beside the codes.
+    pub low_rank: LowRankPlan,
     /// Per-tensor rules, first match wins.
     pub rules: Vec<Rule>,
     /// Calibration samples.
@@ -152,6 +155,7 @@ impl Job {
             method,
             gain: options.gain.unwrap_or(true),
             rotation: options.rotation.unwrap_or(false),
+            low_rank: options.low_rank.as_deref().map_or(Ok(LowRankPlan::Off), low_rank)?,
             rules,
             calibration: options.calibration,
             threads,
@@ -177,11 +181,21 @@ impl Job {
             "method": self.method,
             "gain": self.gain,
             "rotation": self.rotation,
+            "low_rank": self.low_rank,
             "tensor_type": self.rules.iter().map(Rule::text).collect::<Vec<_>>(),
             "calibrated": self.calibration.is_some(),
             "seed": self.seed,
         })
     }
+}
+
+fn low_rank(text: &str) -> Result<LowRankPlan> {
+    LowRankPlan::parse(text).ok_or_else(|| {
+        EngineError::Config(format!(
+            "low rank {text:?} is not auto, off or a rank from 1 to {}",
+            LowRankPlan::MAX_RANK
+        ))
+    })
 }
 
 fn config(error: aq_core::CoreError) -> EngineError {

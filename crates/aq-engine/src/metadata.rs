@@ -23,7 +23,7 @@ pub(crate) fn footer(
             Decision::Quantize(layer) => json!({
                 "name": stored.info.name(), "method": layer.method, "bits": layer.bits,
                 "group_size": layer.group_size, "gain": layer.gain,
-                "rotation": layer.rotation.is_some() && stored.transformed,
+                "rotation": layer.rotation.is_some(), "low_rank": layer.low_rank,
                 "cosine": quality.comparison.cosine(),
                 "relative_mse": finite(quality.comparison.relative_mse()),
             }),

@@ -87,7 +87,8 @@ fn decide(
         return Ok(Decision::Keep { reason: format!("{method} does not support it") });
     }
     let rotation = job.rotation.then(|| xxh3_64_with_seed(info.name().as_bytes(), job.seed));
-    Ok(Decision::Quantize(LayerPlan { method, bits, group_size, gain: job.gain, rate, rotation }))
+    let (gain, low_rank) = (job.gain, job.low_rank);
+    Ok(Decision::Quantize(LayerPlan { method, bits, group_size, gain, rate, rotation, low_rank }))
 }
 
 /// How `decision` would store a tensor and its bytes.
@@ -130,7 +131,7 @@ pub fn plan_json(model: &ModelPlan, tensors: &[StoredTensor], registry: &Registr
         params += stored.info.elements();
         let mut layer = json!({
             "name": stored.info.name(), "shape": stored.info.shape(), "decision": "keep", "method": null,
-            "bits": null, "group_size": null, "rotation": false, "bytes_estimate": estimate, "reason": null,
+            "bits": null, "group_size": null, "rotation": false, "low_rank": null, "bytes_estimate": estimate, "reason": null,
         });
         match &planned.decision {
             Decision::Keep { reason } => layer["reason"] = json!(reason),
@@ -139,7 +140,8 @@ pub fn plan_json(model: &ModelPlan, tensors: &[StoredTensor], registry: &Registr
                 layer["method"] = json!(plan.method);
                 layer["bits"] = json!(plan.bits);
                 layer["group_size"] = json!(plan.group_size);
-                layer["rotation"] = json!(plan.rotation.is_some() && planned_form.transformed);
+                layer["rotation"] = json!(plan.rotation.is_some_and(|seed| rotates(&stored.info, seed)));
+                layer["low_rank"] = json!(plan.low_rank);
             }
         }
         layers.push(layer);
@@ -153,6 +155,10 @@ pub fn plan_json(model: &ModelPlan, tensors: &[StoredTensor], registry: &Registr
         "bits_per_weight_estimate": bytes as f64 * 8.0 / params.max(1) as f64,
         "jobs": jobs,
     }))
+}
+
+fn rotates(info: &TensorInfo, seed: u64) -> bool {
+    aq_codec::Rotation::new(info.cols() as usize, seed).is_some()
 }
 
 /// One job a slab: the unit that workers and machines share.

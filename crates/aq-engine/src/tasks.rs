@@ -85,8 +85,19 @@ fn task_need(task: &TensorTask<'_>, block: u64) -> Need {
             let row_bytes = cols * info.dtype().size() as u64;
             let weights = block.max(row_bytes) / info.dtype().size() as u64;
             let rotated = if task.stored.transformed { weights * 4 } else { 0 };
-            block.max(row_bytes) + weights * 8 + rotated + cols * 10 + whole_slab
+            let shared = low_rank_need(task);
+            block.max(row_bytes) + weights * 8 + rotated + shared + cols * 10 + whole_slab
         }
     };
     Need { worker, slab }
+}
+
+/// The errors of all weights, from which a low-rank part is made.
+fn low_rank_need(task: &TensorTask<'_>) -> u64 {
+    match &task.work {
+        Work::Quantize(layer) if !layer.plan.low_rank.is_off() => {
+            task.stored.info.elements().min(aq_spatial::MAX_LOW_RANK_WEIGHTS) * 4
+        }
+        _ => 0,
+    }
 }

@@ -62,7 +62,7 @@ pub use gptq::Gptq;
 pub use hqq::Hqq;
 pub use ls::LeastSquares;
 pub use minmax::MinMax;
-pub use transform::{Transformed, estimate};
+pub use transform::{MAX_LOW_RANK_WEIGHTS, Transformed, estimate};
 pub use trellis::TrellisCoded;
 
 /// Every strategy of this crate, in the order in which they are offered.

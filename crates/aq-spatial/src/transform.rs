@@ -1,25 +1,44 @@
 //! What is done to the weights of a layer before a strategy sees them.
 
+mod fit;
+mod low_rank;
+mod rows;
+mod subspace;
+
 use std::sync::OnceLock;
 
 use aq_codec::{Rotation, Side};
 use aq_core::{
-    EncodedRows, Estimate, InputRows, LayerInputs, LayerPlan, LayerStats, LayerWeights, QuantStrategy,
-    RowData, RowQuantizer, Rows, Scratch, StepDown, StrategyError, TensorInfo, slab_count,
+    Estimate, InputRows, LayerInputs, LayerPlan, LayerStats, LayerWeights, LowRankPlan, QuantStrategy,
+    RowQuantizer, StepDown, StrategyError, TensorInfo, slab_count,
 };
 use aq_kernels::metric::first_non_finite;
 
-use crate::grouped::{expect_length, row_of, widen_row};
+pub use fit::MAX_LOW_RANK_WEIGHTS;
+
+use low_rank::Part;
+use rows::TransformedRows;
+
+use crate::grouped::expect_length;
 
 /// A layer with the transforms that its plan asks for, around any strategy.
 ///
 /// Rotated rows are quantized in place of the rows, and the strategy sees rotated weights and calibration inputs, so that the outputs of the layer
 /// stay what they were: `(w R) (x R)^T = w x^T`. Importance is measured anew on the rotated inputs. What undoes the rotation is the side data of the tensor.
+///
+/// A low-rank part is a product of two thin matrices of signed bytes that is added to the decoded weights: the one that takes away most of the
+/// outputs' error, `min ||(E - L1 L2) H^(1/2)||` for the errors `E` of the codes and `H` from the calibration inputs (after Li et al., "SVDQuant", 2024, arXiv
+/// 2411.05007). The layer is quantized twice to find it: the codes that are stored are those of the weights less a first part, and the stored part is
+/// fitted to their errors.
 pub struct Transformed<'a> {
     inputs: LayerInputs<'a>,
     rotation: Option<Rotation>,
     signs: OnceLock<Vec<f32>>,
     importance: OnceLock<Vec<f32>>,
+    /// The low-rank part that codes are chosen without.
+    subtracted: OnceLock<Part>,
+    /// The low-rank part that is stored, and what there is to say about it.
+    fitted: OnceLock<(Option<Part>, Vec<StepDown>)>,
 }
 
 /// How `strategy` with the transforms of `plan` would store the layer; see [`QuantStrategy::estimate`].
@@ -30,10 +49,20 @@ pub fn estimate(
     plan: &LayerPlan,
 ) -> Estimate {
     let plain = strategy.estimate(layer, stats, plan);
-    let Some(rotation) = rotation(layer, plan) else { return plain };
-    let side = Side { rotation: Some(rotation), ..Side::default() }.bytes().len() as u64;
+    if rotation(layer, plan).is_none() && plan.low_rank.is_off() {
+        return plain;
+    }
     let heads = 4 * slab_count(layer, &plain.encoding);
-    Estimate { transformed: true, bytes: plain.bytes + side + heads, ..plain }
+    Estimate { transformed: true, bytes: plain.bytes + side_bytes(layer, plan) + heads, ..plain }
+}
+
+/// Bytes of the side data; a low-rank part that is yet to be decided on is not counted.
+fn side_bytes(layer: &TensorInfo, plan: &LayerPlan) -> u64 {
+    let rotation = Side { rotation: rotation(layer, plan), ..Side::default() }.bytes().len() as u64;
+    match (plan.low_rank, fit::rank(layer, plan.low_rank) as u64) {
+        (LowRankPlan::Auto, _) | (_, 0) => rotation,
+        (_, rank) => rotation + 7 + rank * (4 + layer.rows() + layer.cols()),
+    }
 }
 
 fn rotation(layer: &TensorInfo, plan: &LayerPlan) -> Option<Rotation> {
@@ -44,7 +73,14 @@ impl<'a> Transformed<'a> {
     /// The layer of `inputs` with the transforms of `plan`. Reads nothing yet.
     pub fn new(inputs: LayerInputs<'a>, plan: &LayerPlan) -> Self {
         let rotation = rotation(inputs.info, plan);
-        Self { inputs, rotation, signs: OnceLock::new(), importance: OnceLock::new() }
+        Self {
+            inputs,
+            rotation,
+            signs: OnceLock::new(),
+            importance: OnceLock::new(),
+            subtracted: OnceLock::new(),
+            fitted: OnceLock::new(),
+        }
     }
 
     /// Prepares `strategy` for the transformed layer; see [`QuantStrategy::prepare`].
@@ -56,22 +92,42 @@ impl<'a> Transformed<'a> {
         strategy: &'s dyn QuantStrategy,
         plan: &LayerPlan,
     ) -> Result<Box<dyn RowQuantizer + 's>, StrategyError> {
-        if plan.rotation.is_none() {
+        if plan.rotation.is_none() && plan.low_rank.is_off() {
             return strategy.prepare(&self.inputs, plan);
         }
-        let inner = strategy.prepare(&self.seen()?, plan)?;
-        let mut step_downs = inner.step_downs().to_vec();
-        if self.rotation.is_none() {
+        let mut step_downs = Vec::new();
+        if plan.rotation.is_some() && self.rotation.is_none() {
             step_downs.push(not_rotated(self.inputs.info));
         }
-        let side = Side { rotation: self.rotation, ..Side::default() }.bytes();
+        let (part, said) = self.low_rank(strategy, plan)?;
+        let inner = strategy.prepare(&self.seen()?, plan)?;
+        step_downs.extend(said.iter().chain(inner.step_downs()).cloned());
+        let low_rank = part.as_ref().map(Part::stored);
+        let side = Side { rotation: self.rotation, low_rank, ..Side::default() }.bytes();
         Ok(Box::new(TransformedRows { layer: self, inner, side, step_downs }))
+    }
+
+    /// The low-rank part that is stored, found once.
+    fn low_rank(
+        &self,
+        strategy: &dyn QuantStrategy,
+        plan: &LayerPlan,
+    ) -> Result<&(Option<Part>, Vec<StepDown>), StrategyError> {
+        if let Some(fitted) = self.fitted.get() {
+            return Ok(fitted);
+        }
+        let mut said = Vec::new();
+        let part = match plan.low_rank {
+            LowRankPlan::Off => None,
+            _ => fit::low_rank(self, strategy, plan, &mut said)?,
+        };
+        Ok(self.fitted.get_or_init(|| (part, said)))
     }
 
     /// What the strategy sees of the layer.
     fn seen(&self) -> Result<LayerInputs<'_>, StrategyError> {
         let LayerInputs { info, stats, weights } = self.inputs;
-        if self.rotation.is_none() {
+        if self.rotation.is_none() && self.subtracted.get().is_none() {
             return Ok(self.inputs);
         }
         let stats = LayerStats {
@@ -84,6 +140,9 @@ impl<'a> Transformed<'a> {
 
     /// Mean square of each rotated input channel: from the inputs, or without them as if channels did not depend on each other.
     fn importance(&self) -> Result<Option<&[f32]>, StrategyError> {
+        if self.rotation.is_none() {
+            return Ok(self.inputs.stats.importance);
+        }
         if let Some(known) = self.importance.get() {
             return Ok(Some(known));
         }
@@ -114,6 +173,13 @@ impl<'a> Transformed<'a> {
         match first_non_finite(rows) {
             None => Ok(()),
             Some(_) => Err(self.fault("holds values too large to be rotated")),
+        }
+    }
+
+    /// Takes the low-rank part off a transformed row.
+    fn subtract(&self, row: u64, weights: &mut [f32]) {
+        if let Some(part) = self.subtracted.get() {
+            part.stored().subtract(row as usize, 0..part.stored().rank(), weights);
         }
     }
 
@@ -169,49 +235,8 @@ impl InputRows for Transformed<'_> {
 impl LayerWeights for Transformed<'_> {
     fn read_row(&self, row: u64, out: &mut Vec<f32>) -> Result<(), StrategyError> {
         self.inputs.weights.ok_or_else(|| self.fault("has no weights at hand"))?.read_row(row, out)?;
-        self.forward(out)
-    }
-}
-
-/// A transformed layer that is ready to be quantized.
-struct TransformedRows<'s> {
-    layer: &'s Transformed<'s>,
-    inner: Box<dyn RowQuantizer + 's>,
-    side: Vec<u8>,
-    step_downs: Vec<StepDown>,
-}
-
-/// The transformed rows, and the buffers of the strategy inside.
-#[derive(Default)]
-struct Own {
-    rows: Vec<f32>,
-    scratch: Scratch,
-}
-
-impl RowQuantizer for TransformedRows<'_> {
-    fn quantize_rows(
-        &self,
-        rows: Rows<'_>,
-        scratch: &mut Scratch,
-        out: &mut EncodedRows,
-    ) -> Result<(), StrategyError> {
-        expect_length("a row", self.layer.inputs.info.name(), rows.cols, self.layer.cols())?;
-        let Own { rows: own, scratch } = scratch.own::<Own>();
-        own.resize(rows.data.len(), 0.0);
-        widen_row(row_of(rows.data, 0, rows.data.len()), own);
-        self.layer.forward(own)?;
-        self.inner.quantize_rows(Rows { data: RowData::F32(own), ..rows }, scratch, out)
-    }
-
-    fn end_slab(&self, scratch: &mut Scratch, out: &mut EncodedRows) -> Result<(), StrategyError> {
-        self.inner.end_slab(&mut scratch.own::<Own>().scratch, out)
-    }
-
-    fn side(&self) -> &[u8] {
-        &self.side
-    }
-
-    fn step_downs(&self) -> &[StepDown] {
-        &self.step_downs
+        self.forward(out)?;
+        self.subtract(row, out);
+        Ok(())
     }
 }

@@ -99,8 +99,8 @@ def undo(w, row_start, side):
         if tag == 3: low_rank = body
     if "low_rank" in locals():
         rank = int.from_bytes(low_rank[:2], "little")
-        scales = np.frombuffer(low_rank, "<f2", rank, 2).astype(np.float32)
-        left = np.frombuffer(low_rank, np.int8, offset=2 + 2 * rank)
+        scales = np.frombuffer(low_rank, "<f4", rank, 2)
+        left = np.frombuffer(low_rank, np.int8, offset=2 + 4 * rank)
         right, left = left[len(left) - rank * cols:].reshape(rank, cols), left[:len(left) - rank * cols].reshape(-1, rank)
         for k in range(rank):
             w = w + (left[row_start:row_start + n, k:k + 1].astype(np.float32) * scales[k]) * right[k].astype(np.float32)

@@ -118,10 +118,11 @@ def test_the_documented_decoder_equals_dequantize(bits, method, tmp_path):
 
 
 @pytest.mark.parametrize("method,bits", [("ls", 3), ("codebook", 2)])
-def test_the_documented_decoder_undoes_a_rotation(method, bits, tmp_path):
+def test_the_documented_decoder_undoes_a_rotation_and_adds_a_low_rank_part(method, bits, tmp_path):
     model = write_model(tmp_path / "model.safetensors", {"a.weight": (1500, 1152), "b.weight": (40, 24, 3, 3)})
     out, back = tmp_path / "q.parquet", tmp_path / "q.safetensors"
-    aq("quantize", model, "-o", out, "--bits", bits, "--method", method, "--rotation", "on", "--seed", 3, "--quiet")
+    aq("quantize", model, "-o", out, "--bits", bits, "--method", method, "--rotation", "on", "--seed", 3, "--low-rank", 4,
+       "--quiet")
     aq("dequantize", out, "-o", back, "--dtype", "f32")
     table = pq.read_table(out)
     assert set(table["codec"].to_pylist()) == {f"{'affine' if method == 'ls' else 'codebook'}+transform"}

@@ -49,7 +49,7 @@ fn weights(
 #[test]
 fn every_section_comes_back_and_is_undone_in_order() {
     let (cols, rank, smoothing) = (32, 2, halves(&(1..=32).map(|i| i as f32 / 8.0).collect::<Vec<_>>()));
-    let scales = halves(&[0.25, -0.125]);
+    let scales: Vec<u8> = [0.25f32, -0.125].iter().flat_map(|v| v.to_le_bytes()).collect();
     let left: Vec<u8> = (0..6 * rank).map(|i| (i as i8 - 5) as u8).collect();
     let right: Vec<u8> = (0..rank * cols).map(|i| (i as i8 * 3 - 100) as u8).collect();
     let side = Side {

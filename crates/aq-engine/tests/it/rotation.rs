@@ -57,6 +57,32 @@ fn the_file_says_what_was_rotated_and_decodes_to_the_weights() {
 }
 
 #[test]
+fn a_low_rank_part_is_stored_once_and_read_back() {
+    let fixture = Fixture::new(&tensors());
+    let options = |name: &str, threads| {
+        let low_rank = Some("4".into());
+        JobOptions { low_rank, threads: Some(threads), bits: Some(2), ..rotated(&fixture, name) }
+    };
+    let report = quantize(options("out.parquet", 1)).expect("quantizes");
+    quantize(options("more.parquet", 3)).expect("quantizes");
+    let bytes = |name: &str| std::fs::read(fixture.path(name)).expect("written");
+    assert!(bytes("out.parquet") == bytes("more.parquet"));
+    let (model, output) = (fixture.path("model.safetensors"), fixture.path("out.parquet"));
+    let compared = aq_engine::compare(&model, &output, None, &AtomicBool::new(false)).expect("compares");
+    let file = aq_engine::inspect(&output).expect("opens");
+    for (i, tensor) in report.tensors.iter().enumerate().filter(|(_, t)| t.is_quantized()) {
+        let name = tensor.stored.info.name();
+        let other = compared.tensors.iter().find(|t| t.stored.info.name() == name).expect(name);
+        assert_eq!(tensor.comparison, other.comparison, "{name}");
+        assert_eq!(
+            (tensor.stored.codec(), tensor.bytes),
+            ("affine+transform", file.stored_bytes(i)),
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn the_seed_decides_the_signs() {
     let fixture = Fixture::new(&tensors());
     let bytes = |seed| {
