@@ -7,9 +7,9 @@
 //! g = sum(w^2) / sum(w * q)        q: the decoded row
 //! ```
 //!
-//! after which the slope `sum(w * q) / sum(w^2)` is 1. Where a grid was fitted with the importance `h` of each input channel, both
-//! sums count it: weights that matter little are clipped there, and to make up for them would enlarge all outputs. The factor goes into the scales and offsets of the row, so it costs nothing;
-//! codes do not change.
+//! after which the slope `sum(w * q) / sum(w^2)` is 1. Where values were fitted with the importance `h` of each input channel, both
+//! sums count it: weights that matter little are clipped there, and to make up for them would enlarge all outputs. The
+//! factor goes into the scales and offsets of the row, so it costs nothing; codes do not change.
 
 use aq_core::{OffsetKind, Scratch};
 use aq_kernels::metric::{dot, sum_squares};
@@ -28,6 +28,17 @@ pub(crate) struct Gain {
     pub(crate) factor: f32,
     /// Whether the factor is the whole one, not cut to the range allowed.
     pub(crate) exact: bool,
+}
+
+/// `sum(h w^2)` and `sum(h w q)` of a row `w` and its decoded form `q`, `h` being 1 without importance: the norm of the outputs and
+/// their product with those of `q`, when inputs are independent.
+pub(crate) fn slope_sums(importance: Option<&[f32]>, row: &[f32], decoded: &[f32]) -> (f64, f64) {
+    let Some(importance) = importance else { return (sum_squares(row), dot(row, decoded)) };
+    let terms = importance.iter().zip(row).zip(decoded).map(|((&h, &w), &q)| {
+        let weighted = f64::from(h) * f64::from(w);
+        (weighted * f64::from(w), weighted * f64::from(q))
+    });
+    terms.fold((0.0, 0.0), |sums, term| (sums.0 + term.0, sums.1 + term.1))
 }
 
 /// The gain that sets the slope to 1, from `sum(w^2)` and `sum(w * q)`; `None` when there is no positive slope.

@@ -2,10 +2,9 @@
 
 use aq_codec::{AffineRow, push_row};
 use aq_core::{AffineEncoding, EncodedRows, OffsetKind, Scratch};
-use aq_kernels::metric::{dot, sum_squares};
 
 use crate::exponent::{limit, multiply, normalize, stored_exponent};
-use crate::gain::{correction, restore_slope};
+use crate::gain::{correction, restore_slope, slope_sums};
 use crate::grid::{Grid, GridKind};
 
 /// What differs between the strategies: how the grid of a group is found.
@@ -129,10 +128,7 @@ impl<M: Method> RowEncoder<'_, M> {
     fn correct_gain(&self, scratch: &mut Scratch, exponent: i32) -> i32 {
         let group = self.encoding.group_size.weights(scratch.row.len());
         decode(self.kind(), group, scratch);
-        let (norm, product) = match self.importance {
-            Some(importance) => weighted_sums(importance, &scratch.row, &scratch.decoded),
-            None => (sum_squares(&scratch.row), dot(&scratch.row, &scratch.decoded)),
-        };
+        let (norm, product) = slope_sums(self.importance, &scratch.row, &scratch.decoded);
         let Some(gain) = correction(norm, product) else { return exponent };
         let stored = self.multiply_grids(scratch, gain.factor, exponent);
         each_grid(scratch, |grid| self.kind().rounded(grid));
@@ -156,16 +152,6 @@ impl<M: Method> RowEncoder<'_, M> {
         }
         stored
     }
-}
-
-/// `sum(h w^2)` and `sum(h w q)`, in the order of the weights: what the outputs of the row have for norm and product with those
-/// of its decoded form, when inputs are independent.
-fn weighted_sums(importance: &[f32], row: &[f32], decoded: &[f32]) -> (f64, f64) {
-    let terms = importance.iter().zip(row).zip(decoded).map(|((&h, &w), &q)| {
-        let weighted = f64::from(h) * f64::from(w);
-        (weighted * f64::from(w), weighted * f64::from(q))
-    });
-    terms.fold((0.0, 0.0), |sums, term| (sums.0 + term.0, sums.1 + term.1))
 }
 
 fn each_grid(scratch: &mut Scratch, change: impl Fn(Grid) -> Grid) {

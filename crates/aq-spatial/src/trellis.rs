@@ -6,11 +6,10 @@ use aq_core::{
     EncodedRows, Encoding, Estimate, LayerInputs, LayerPlan, LayerStats, QuantStrategy, RowQuantizer, Rows,
     Scratch, StepDown, StrategyError, StrategyId, TensorInfo, TrellisEncoding,
 };
-use aq_kernels::metric::{dot, sum_squares};
 use aq_kernels::trellis::SEQUENCE;
 
 use crate::exponent::{limit, multiply, normalize, stored_exponent};
-use crate::gain::correction;
+use crate::gain::{correction, slope_sums};
 use crate::grid::{neighbour, round};
 use crate::grouped::{self, SteppedDown, count_rows, row_of, widen_row};
 use crate::ls::LeastSquares;
@@ -161,7 +160,7 @@ impl TrellisRows<'_> {
             let values = states.iter().map(|&s| f32::from(table[usize::from(s)]) * fit.scale);
             decoded.iter_mut().zip(values).for_each(|(d, v)| *d = v);
         }
-        let (norm, product) = (sum_squares(&scratch.row), dot(&scratch.row, &scratch.decoded));
+        let (norm, product) = slope_sums(self.importance.as_deref(), &scratch.row, &scratch.decoded);
         if let Some(gain) = correction(norm, product) {
             fits.iter_mut().for_each(|fit| fit.scale *= gain.factor);
         }

@@ -4,10 +4,10 @@ use aq_codec::{CodebookRow, push_codebook_row};
 use aq_core::{CodebookEncoding, EncodedRows, LayerPlan, Scratch};
 use aq_kernels::affine::min_max;
 use aq_kernels::codebook::{MAX_VALUES, Table, fit, look_up, nearest};
-use aq_kernels::metric::{dot, sum_squares};
+use aq_kernels::metric::sum_squares;
 
 use crate::exponent::{limit, multiply, normalize, stored_exponent};
-use crate::gain::correction;
+use crate::gain::{correction, slope_sums};
 use crate::grid::round;
 
 /// How the scale of a group is found.
@@ -94,7 +94,7 @@ impl<'a> RowEncoder<'a> {
     /// at most `2^-11` of itself.
     fn correct_gain(&self, scratch: &mut Scratch, exponent: i32) -> i32 {
         self.decode(scratch);
-        let (norm, product) = (sum_squares(&scratch.row), dot(&scratch.row, &scratch.decoded));
+        let (norm, product) = slope_sums(self.importance, &scratch.row, &scratch.decoded);
         let Some(gain) = correction(norm, product) else { return exponent };
         scratch.scales.iter_mut().for_each(|scale| *scale *= gain.factor);
         self.rescale(scratch, exponent)

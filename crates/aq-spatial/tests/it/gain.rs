@@ -79,3 +79,24 @@ fn rows_without_a_slope_stay_finite() {
         assert!((decoded[3] / 1e30 - 1.0).abs() < 1e-3, "{method} {decoded:?}");
     }
 }
+
+/// Channels that matter little are clipped; a gain that made up for them would enlarge every output.
+#[test]
+fn calibrated_gains_count_importance() {
+    let cols = 512;
+    let weights = student5(16 * cols, 15);
+    let importance: Vec<f32> = (0..cols).map(|i| if i % 8 == 0 { 100.0 } else { 1.0 }).collect();
+    for method in ["ls", "codebook", "trellis", "trellis6"] {
+        let group = if method.starts_with("trellis") { 0 } else { 64 };
+        let case = Case { method, bits: 2, group, gain: true, cols };
+        let decoded = case.decode(&case.encode(&[RowData::F32(&weights)], Some(&importance)));
+        for (w, q) in weights.chunks(cols).zip(decoded.chunks(cols)) {
+            let weighted = |a: &[f32], b: &[f32]| -> f64 {
+                let terms = a.iter().zip(b).zip(&importance);
+                terms.map(|((&a, &b), &h)| f64::from(h) * f64::from(a) * f64::from(b)).sum()
+            };
+            let slope = weighted(w, q) / weighted(w, w);
+            assert!((slope - 1.0).abs() < 0.005, "{method}: {slope}");
+        }
+    }
+}
