@@ -67,6 +67,15 @@ pub fn most_bytes(cols: usize, rows: u64) -> Option<[u64; 4]> {
     Some([codes.checked_add(rows)?, scales, offsets, 0])
 }
 
+/// Rows of a stream, unless fewer are left in the slab. Whatever rows are asked for, decoding starts where their stream does.
+///
+/// ```
+/// assert_eq!([1, 4096, 1 << 20].map(aq_codec::entropy::stream_rows), [1 << 17, 32, 1]);
+/// ```
+pub fn stream_rows(cols: usize) -> usize {
+    stream::rows(cols)
+}
+
 /// Bytes of the low bits of a row.
 fn low_bytes(cols: usize, shift: u32) -> usize {
     (cols * shift as usize).div_ceil(8)

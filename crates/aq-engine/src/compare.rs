@@ -46,8 +46,8 @@ pub struct ModelComparison {
     pub bits_per_weight: f64,
 }
 
-/// Weights compared at a time.
-const CHUNK: u64 = 1 << 16;
+/// Weights compared at a time: as many as a stream of entropy codes has, so that none is decoded twice.
+const CHUNK: u64 = 1 << 17;
 
 /// Calibration rows of a layer that are used.
 const INPUTS: u64 = 512;
@@ -86,7 +86,7 @@ pub fn compare(
         let stored = b.tensors()[j].clone();
         let samples = calibration.of(stored.info.name()).map(|s| s.spread(INPUTS)).transpose()?;
         let pair = Pair { a: &*a, i, b: &*b, j };
-        let Measured { comparison, output } = pair.compare(&samples.unwrap_or_default(), cancel)?;
+        let Measured { comparison, output, .. } = pair.compare(&samples.unwrap_or_default(), cancel)?;
         Ok(TensorComparison { stored, comparison, output })
     };
     let tensors = pairs.par_iter().map(one).collect::<Result<Vec<_>>>()?;

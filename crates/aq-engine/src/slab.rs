@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aq_codec::ReadScratch;
 use aq_core::{
-    DType, EncodedRows, Encoding, LayerPlan, QuantStrategy, RowQuantizer, Rows, Scratch, SlabParts, StepDown,
-    StoredTensor,
+    DType, EncodedRows, Encoding, LayerPlan, QuantStrategy, RowData, RowQuantizer, Rows, Scratch, SlabParts,
+    StepDown, StoredTensor,
 };
 use aq_io::Source;
 use aq_kernels::metric::Comparison;
@@ -256,53 +256,45 @@ impl SlabWorker {
         let row_bytes = (info.cols() * info.dtype().size() as u64).max(1);
         let step = (self.block_bytes / row_bytes).clamp(1, count.max(1));
         let prepared = layer.prepared()?;
-        let side = prepared.quantizer.side();
         if slab == 0 {
-            rows.side.extend_from_slice(side);
+            rows.side.extend_from_slice(prepared.quantizer.side());
         }
         reserve(&mut rows, encoding, info.cols() as usize, count as usize);
         // Whatever needs a slab that is complete waits until it is.
         let at_once = encoding.has_fixed_size() && prepared.held_out.is_empty();
         let mut measured = Measured::default();
-        for done in (0..count).step_by(step as usize) {
+        for block in Block::all(start, count, step) {
             if cancel.load(Ordering::Relaxed) {
                 return Err(EngineError::Interrupted);
             }
-            let block = Block { first: start + done, in_slab: done, rows: step.min(count - done) };
-            self.quantize_block(task, &*prepared.quantizer, block, &mut rows)?;
-            if at_once {
-                let parts = SlabParts { side, row_start: start, ..rows.parts() };
-                self.measure(task, &[], block, parts, &mut measured)?;
-            }
+            let comparison = at_once.then_some(&mut measured.comparison);
+            self.quantize_block(task, &*prepared.quantizer, block, &mut rows, comparison)?;
         }
         prepared.quantizer.end_slab(&mut self.scratch, &mut rows)?;
         aq_codec::seal(&mut rows);
         if !at_once {
-            for done in (0..count).step_by(step as usize) {
-                let block = Block { first: start + done, in_slab: done, rows: step.min(count - done) };
-                let parts = SlabParts { side, row_start: start, ..rows.parts() };
-                self.measure(task, &prepared.held_out, block, parts, &mut measured)?;
+            // Decoding starts where a stream does, so blocks are whole streams.
+            let step = step.next_multiple_of(aq_codec::entropy::stream_rows(info.cols() as usize) as u64);
+            for block in Block::all(start, count, step) {
+                self.measure(task, &prepared, block, rows.parts(), &mut measured)?;
             }
         }
-        let Measured { comparison, output } = measured;
+        let Measured { comparison, output, .. } = measured;
         Ok(Encoded { rows, comparison, output, non_finite: false, source_bytes: count * row_bytes })
     }
 
-    /// Quantizes the rows of `block` and appends them to `rows`.
+    /// Quantizes the rows of `block`, appends them to `rows`, and compares them where `comparison` is to be filled.
     fn quantize_block(
         &mut self,
         task: &TensorTask<'_>,
         quantizer: &dyn RowQuantizer,
         block: Block,
         rows: &mut EncodedRows,
+        comparison: Option<&mut Comparison>,
     ) -> Result<()> {
         let cols = task.stored.info.cols() as usize;
-        let weights = self.reader.read_rows(
-            task.source,
-            task.index,
-            block.first * cols as u64,
-            block.rows as usize * cols,
-        )?;
+        let (start, n) = block.weights(cols);
+        let weights = self.reader.read_rows(task.source, task.index, start, n)?;
         if let Some(at) = first_non_finite(weights) {
             let (row, col) = (block.first + (at / cols) as u64, at % cols);
             return Err(task.fail(format!(
@@ -312,45 +304,37 @@ impl SlabWorker {
         let source = Rows { data: weights, cols, first_row: block.first };
         quantizer.quantize_rows(source, &mut self.scratch, rows)?;
         let (got, expected) = (rows.row_count, block.in_slab + block.rows);
-        match got == expected {
-            true => Ok(()),
-            false => Err(EngineError::Internal(format!("a strategy gave {got} rows of {expected}"))),
+        if got != expected {
+            return Err(EngineError::Internal(format!("a strategy gave {got} rows of {expected}")));
         }
+        let Some(comparison) = comparison else { return Ok(()) };
+        let parts = block.of(rows.parts(), quantizer.side());
+        block.compare(task, parts, weights, &mut self.read_scratch, comparison)
     }
 
-    /// Compares the rows of `block` in the slab `parts` with the weights they were made of.
+    /// Compares the rows of `block` in the slab `parts` with the weights they were made of, and their outputs where inputs were
+    /// held out.
     fn measure(
         &mut self,
         task: &TensorTask<'_>,
-        held_out: &[f32],
+        prepared: &Prepared<'_>,
         block: Block,
         parts: SlabParts<'_>,
         measured: &mut Measured,
     ) -> Result<()> {
-        let (info, encoding) = (&task.stored.info, &task.stored.encoding);
-        let cols = info.cols() as usize;
-        let (start, n) = (block.first * cols as u64, block.rows as usize * cols);
-        let internal = |e: aq_codec::CodecError| EngineError::Internal(e.to_string());
-        if held_out.is_empty() {
+        let StoredTensor { info, encoding, .. } = &task.stored;
+        let (cols, parts) = (info.cols() as usize, block.of(parts, prepared.quantizer.side()));
+        let (start, n) = block.weights(cols);
+        let scratch = &mut self.read_scratch;
+        if prepared.held_out.is_empty() {
             let weights = self.reader.read_rows(task.source, task.index, start, n)?;
-            return aq_codec::compare(
-                encoding,
-                info,
-                parts,
-                block.rows,
-                block.in_slab,
-                weights,
-                &mut self.read_scratch,
-                &mut measured.comparison,
-            )
-            .map_err(internal);
+            return block.compare(task, parts, weights, scratch, &mut measured.comparison);
         }
         let weights = self.reader.read(task.source, task.index, start, n)?;
         self.weights.resize(n, 0.0);
-        let scratch = &mut self.read_scratch;
         aq_codec::decode(encoding, info, parts, block.rows, block.in_slab, scratch, &mut self.weights)
-            .map_err(internal)?;
-        measured.add_rows(cols, weights, &self.weights, held_out);
+            .map_err(|e| EngineError::Internal(e.to_string()))?;
+        measured.add_rows(cols, weights, &self.weights, &prepared.held_out);
         Ok(())
     }
 }
@@ -365,11 +349,48 @@ struct Block {
     rows: u64,
 }
 
+impl Block {
+    /// The blocks of `step` rows, the last one maybe of fewer, of a slab of `count` rows from `start` on.
+    fn all(start: u64, count: u64, step: u64) -> impl Iterator<Item = Self> {
+        (0..count).step_by(step as usize).map(move |done| Self {
+            first: start + done,
+            in_slab: done,
+            rows: step.min(count - done),
+        })
+    }
+
+    /// Its first weight in the tensor, and their number.
+    fn weights(self, cols: usize) -> (u64, usize) {
+        (self.first * cols as u64, self.rows as usize * cols)
+    }
+
+    /// The parts of its slab with what they need of their place in the tensor.
+    fn of<'a>(self, parts: SlabParts<'a>, side: &'a [u8]) -> SlabParts<'a> {
+        SlabParts { side, row_start: self.first - self.in_slab, ..parts }
+    }
+
+    /// Compares its encoded rows with the weights they were made of.
+    fn compare(
+        self,
+        task: &TensorTask<'_>,
+        parts: SlabParts<'_>,
+        weights: RowData<'_>,
+        scratch: &mut ReadScratch,
+        total: &mut Comparison,
+    ) -> Result<()> {
+        let StoredTensor { info, encoding, .. } = &task.stored;
+        aq_codec::compare(encoding, info, parts, self.rows, self.in_slab, weights, scratch, total)
+            .map_err(|e| EngineError::Internal(e.to_string()))
+    }
+}
+
 /// What is measured of rows and their quantized form.
 #[derive(Default)]
 pub(crate) struct Measured {
     pub(crate) comparison: Comparison,
     pub(crate) output: OutputComparison,
+    /// Room for the errors of a row.
+    errors: Vec<f32>,
 }
 
 impl Measured {
@@ -381,11 +402,11 @@ impl Measured {
 
     /// Adds rows of `cols` weights `w` and their quantized form `q`, and what they make of `inputs`, row by row.
     pub(crate) fn add_rows(&mut self, cols: usize, w: &[f32], q: &[f32], inputs: &[f32]) {
-        let mut error = vec![0.0; cols];
+        self.errors.resize(cols, 0.0);
         for (w, q) in w.chunks(cols).zip(q.chunks(cols)) {
             self.comparison.merge(&aq_kernels::metric::compare(w, q));
             if !inputs.is_empty() {
-                self.output.merge(&compare_outputs(inputs, w, q, &mut error));
+                self.output.merge(&compare_outputs(inputs, w, q, &mut self.errors));
             }
         }
     }
