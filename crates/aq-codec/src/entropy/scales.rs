@@ -42,27 +42,29 @@ impl RowScales<'_> {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         assert!(self.fineness <= MOST_FINE, "levels of an octave");
         let (smallest, above) = self.above();
-        let bytes: Option<Vec<u8>> = above.iter().map(|&a| u8::try_from(a).ok()).collect();
         out.extend((self.levels.len() as u32).to_le_bytes());
         out.extend(self.unit.to_le_bytes());
         out.extend(smallest.to_le_bytes());
-        out.push(self.fineness | if bytes.is_none() { WIDE } else { 0 });
-        match bytes {
-            None => out.extend(above.iter().flat_map(|a| a.to_le_bytes())),
-            Some(bytes) if bytes.is_empty() => {}
-            Some(bytes) => {
+        out.push(self.fineness | if matches!(above, Above::Wide(_)) { WIDE } else { 0 });
+        match above {
+            Above::Wide(above) => out.extend(above.iter().flat_map(|a| a.to_le_bytes())),
+            Above::Narrow(above) if above.is_empty() => {}
+            Above::Narrow(above) => {
                 let mut writer = BitWriter::new(out);
-                sequence::write(&bytes, &mut writer);
+                sequence::write(&above, &mut writer);
                 writer.finish();
             }
         }
     }
 
-    /// Bytes that [`RowScales::write`] appends.
+    /// Bytes that [`RowScales::write`] appends, but for the rounding of a word.
     pub(super) fn bytes(&self) -> u64 {
-        let (_, above) = self.above();
-        let bytes: Option<Vec<u8>> = above.iter().map(|&a| u8::try_from(a).ok()).collect();
-        HEAD as u64 + bytes.map_or(2 * above.len() as u64, |bytes| sequence_bytes(&bytes))
+        let above = match self.above().1 {
+            Above::Wide(above) => 2 * above.len() as u64,
+            Above::Narrow(above) if above.is_empty() => 0,
+            Above::Narrow(above) => sequence::bits(&above).div_ceil(8),
+        };
+        HEAD as u64 + above
     }
 
     /// The scale of a level.
@@ -70,14 +72,19 @@ impl RowScales<'_> {
         self.unit * power(level.into(), self.fineness)
     }
 
-    fn above(&self) -> (i16, Vec<u16>) {
+    /// The smallest level, and how far each one is above it.
+    fn above(&self) -> (i16, Above) {
         let smallest = self.levels.iter().copied().min().unwrap_or(0);
-        (smallest, self.levels.iter().map(|level| level.abs_diff(smallest)).collect())
+        let above: Vec<u16> = self.levels.iter().map(|level| level.abs_diff(smallest)).collect();
+        let narrow: Option<Vec<u8>> = above.iter().map(|&a| u8::try_from(a).ok()).collect();
+        (smallest, narrow.map_or(Above::Wide(above), Above::Narrow))
     }
 }
 
-fn sequence_bytes(levels: &[u8]) -> u64 {
-    if levels.is_empty() { 0 } else { sequence::bits(levels).div_ceil(8) }
+/// How far levels are above the smallest one, in as many bytes as they need.
+enum Above {
+    Narrow(Vec<u8>),
+    Wide(Vec<u16>),
 }
 
 /// The number of rows that the part `scales` says it is of.
