@@ -15,9 +15,10 @@ use crate::plan::{ModelPlan, make_plan};
 use crate::registry::Registry;
 use crate::report::{Fallback, Report, TensorReport};
 use crate::slab::TensorTask;
+use crate::target::Aim;
 use crate::tasks::{make_layers, make_tasks, plan_budget};
 use crate::weights::TensorWeights;
-use crate::{EngineError, Job, Progress, Result, metadata, pipeline, target, verify};
+use crate::{EngineError, Job, Progress, Result, metadata, pipeline, verify};
 
 /// Quantizes a model: opens it, plans, encodes every slab, reads the result back, moves it into place.
 ///
@@ -56,42 +57,24 @@ pub(crate) fn run_model(
         progress.warn("unknown architecture: only the generic rule decides which tensors are quantized");
     }
     let calibration = Calibration::read(job.calibration.as_deref(), source.tensors(), progress)?;
-    let mut overhead = target::overhead(&plan.plan);
-    let mut tries = 0..TRIES;
+    let files = Files { model: &model, path, format };
+    let mut aim = job.target.map(|target| Aim::new(target, &plan.plan));
     loop {
-        if let Some(target) = job.target {
-            target.set_rates(&mut plan.plan, source.tensors(), registry, overhead)?;
+        if let Some(aim) = &mut aim {
+            aim.set_rates(&mut plan.plan, source.tensors(), registry)?;
         }
-        let files = Files { model: &model, path, format };
         let written = write(job, &files, &plan, registry, &calibration, cancel, progress)?;
-        let left = job.target.map_or(0, |t| t.left(&plan.plan, written.pending.bytes()));
-        tries.next();
-        if left == 0 || job.resume || tries.is_empty() {
-            let output_bytes = written.pending.bytes();
-            written.pending.commit()?;
-            progress.finish();
-            return Ok(Report {
-                input: job.input.display().to_string(),
-                input_bytes: source.tensors().iter().map(|t| t.info.bytes()).sum(),
-                architecture: plan.architecture.map(|a| a.id().to_string()),
-                output: path.display().to_string(),
-                format: format.name().to_string(),
-                output_bytes,
-                settings: job.settings(),
-                simd: aq_kernels::level().name(),
-                threads: written.threads,
-                elapsed_s: started.elapsed().as_secs_f64(),
-                peak_rss_bytes: memory::peak_rss(),
-                fallbacks: [model.fallbacks, written.fallbacks].concat(),
-                tensors: written.tensors,
-            });
+        let bytes = written.pending.bytes();
+        if aim.as_mut().is_some_and(|aim| !job.resume && aim.misses(bytes)) {
+            continue;
         }
-        overhead -= left;
+        let missed = aim.and_then(|aim| aim.fallback(bytes));
+        let report = report(job, &files, &plan, &written, missed, started);
+        written.pending.commit()?;
+        progress.finish();
+        return Ok(report);
     }
 }
-
-/// How often a model is written until its size is the one that was asked for.
-const TRIES: u32 = 4;
 
 /// Where a model comes from and goes to.
 struct Files<'a> {
@@ -147,6 +130,33 @@ fn write(
     verify::verify_path(pending.path(), &stored, cancel)?;
     let tensors = reports(&plan.plan, &stored, &quality);
     Ok(Written { pending, threads: budget.workers, fallbacks: fallbacks(calibration, &tasks), tensors })
+}
+
+/// What the job did; `missed` is the row about a target that was not met.
+fn report(
+    job: &Job,
+    files: &Files<'_>,
+    plan: &ModelPlan,
+    written: &Written,
+    missed: Option<Fallback>,
+    started: Instant,
+) -> Report {
+    let fallbacks = files.model.fallbacks.iter().chain(&written.fallbacks).cloned().chain(missed);
+    Report {
+        input: job.input.display().to_string(),
+        input_bytes: files.model.source.tensors().iter().map(|t| t.info.bytes()).sum(),
+        architecture: plan.architecture.map(|a| a.id().to_string()),
+        output: files.path.display().to_string(),
+        format: files.format.name().to_string(),
+        output_bytes: written.pending.bytes(),
+        settings: job.settings(),
+        simd: aq_kernels::level().name(),
+        threads: written.threads,
+        elapsed_s: started.elapsed().as_secs_f64(),
+        peak_rss_bytes: memory::peak_rss(),
+        fallbacks: fallbacks.collect(),
+        tensors: written.tensors.clone(),
+    }
 }
 
 /// Steps down of the calibration and of the layers.

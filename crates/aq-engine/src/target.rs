@@ -4,7 +4,7 @@ use aq_core::{Decision, Encoding, Plan, Rate, StoredTensor};
 
 use crate::plan::estimate;
 use crate::registry::Registry;
-use crate::{EngineError, Result, parse_size};
+use crate::{EngineError, Fallback, Result, parse_size};
 
 /// How large the output may be.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,29 +52,37 @@ impl Target {
             Target::Bytes(bytes) => bytes,
         }
     }
+}
 
-    /// How many bytes an output of `bytes` bytes is to grow by, or to lose when that is negative; 0 when it is what was asked for.
-    pub(crate) fn left(self, plan: &Plan, bytes: u64) -> i64 {
-        let goal = self.bytes(params(plan));
-        let slack = (goal as f64 * SLACK) as u64;
-        let is_met = bytes <= goal && bytes >= goal - slack;
-        if is_met { 0 } else { goal as i64 - bytes as i64 - slack as i64 / 3 }
+/// A target on the way to being met: each try tells how far its rate was off.
+pub(crate) struct Aim {
+    goal: u64,
+    /// What a file has beside its tensors, about; the first try tells it exactly.
+    overhead: i64,
+    rate: Option<Rate>,
+    tries: u32,
+}
+
+/// How often a model is written until its size is the one that was asked for.
+const TRIES: u32 = 4;
+
+impl Aim {
+    pub(crate) fn new(target: Target, plan: &Plan) -> Self {
+        let params = plan.tensors.iter().map(|t| t.info.elements()).sum();
+        let overhead = 4096 + 1024 * plan.tensors.len() as i64;
+        Self { goal: target.bytes(params), overhead, rate: None, tries: 0 }
     }
 
-    /// Gives every layer of variable rate the one rate that fills what the rest of the output leaves.
-    ///
-    /// `overhead` is what a file has beside its tensors. A goal that needs more than 8 bits is met with 8.
+    /// Gives every layer of variable rate the one rate that fills what the rest of the output leaves; 8 bits where that is more.
     ///
     /// # Errors
     /// [`EngineError::Config`] when no layer has a variable rate, or 0.5 bits are too many.
     pub(crate) fn set_rates(
-        self,
+        &mut self,
         plan: &mut Plan,
         source: &[StoredTensor],
         registry: &Registry,
-        overhead: i64,
     ) -> Result<()> {
-        let goal = self.bytes(params(plan));
         let (mut kept, mut weights, mut variable) = (0u64, 0u64, Vec::new());
         for (i, (planned, stored)) in plan.tensors.iter().zip(source).enumerate() {
             let (stored, bytes) = estimate(stored, &planned.decision, registry)?;
@@ -85,34 +93,63 @@ impl Target {
                 kept += bytes;
             }
         }
-        if weights == 0 {
-            let reason = "no layer is quantized by a method of variable rate; use --method entropy";
-            return Err(EngineError::Config(format!("a target size cannot be met: {reason}")));
-        }
-        let left = goal as f64 - kept as f64 - overhead as f64;
-        let rate = Rate::new((left * 8.0 / weights as f64).min(8.0)).map_err(|_| {
-            EngineError::Config(format!(
-                "a target of {goal} bytes cannot be met: what is kept as it is takes {kept}, which leaves {:.2} bits for \
-                 each quantized weight, and 0.5 are needed",
-                left.max(0.0) * 8.0 / weights as f64
-            ))
-        })?;
+        let rate = self.rate(kept, weights)?;
         for i in variable {
             if let Decision::Quantize(layer) = &mut plan.tensors[i].decision {
                 layer.rate = Some(rate);
             }
         }
+        // The same rate again would give the same file.
+        self.tries = if self.rate == Some(rate) { TRIES } else { self.tries + 1 };
+        self.rate = Some(rate);
         Ok(())
     }
-}
 
-fn params(plan: &Plan) -> u64 {
-    plan.tensors.iter().map(|t| t.info.elements()).sum()
-}
+    fn rate(&self, kept: u64, weights: u64) -> Result<Rate> {
+        if weights == 0 {
+            let reason = "no layer is quantized by a method of variable rate; use --method entropy";
+            return Err(EngineError::Config(format!("a target size cannot be met: {reason}")));
+        }
+        let goal = self.goal;
+        let left = (goal as f64 - kept as f64 - self.overhead as f64) * 8.0 / weights as f64;
+        Rate::new(left.min(8.0)).map_err(|_| {
+            EngineError::Config(format!(
+                "a target of {goal} bytes cannot be met: what is kept as it is takes {kept}, which leaves {:.2} bits for \
+                 each quantized weight, and 0.5 are needed",
+                left.max(0.0)
+            ))
+        })
+    }
 
-/// What a file has beside its tensors, about; the first try tells it exactly.
-pub(crate) fn overhead(plan: &Plan) -> i64 {
-    4096 + 1024 * plan.tensors.len() as i64
+    /// Whether an output of `bytes` bytes is not what was asked for and another try may do better.
+    pub(crate) fn misses(&mut self, bytes: u64) -> bool {
+        let at_most = self.rate.is_some_and(|rate| rate.bits_per_weight() >= 8.0) && bytes <= self.goal;
+        if self.is_met(bytes) || at_most || self.tries >= TRIES {
+            return false;
+        }
+        self.overhead += bytes as i64 - self.goal as i64 + self.slack() as i64 / 3;
+        true
+    }
+
+    /// The row of the report about a target that was not met.
+    pub(crate) fn fallback(self, bytes: u64) -> Option<Fallback> {
+        let reason =
+            if bytes < self.goal { "8 bits for each weight take less" } else { "no rate came closer" };
+        (!self.is_met(bytes)).then(|| Fallback {
+            tensor: None,
+            from: format!("{} bytes", self.goal),
+            to: format!("{bytes} bytes"),
+            reason: reason.into(),
+        })
+    }
+
+    fn is_met(&self, bytes: u64) -> bool {
+        bytes <= self.goal && bytes >= self.goal - self.slack()
+    }
+
+    fn slack(&self) -> u64 {
+        (self.goal as f64 * SLACK) as u64
+    }
 }
 
 #[cfg(test)]
@@ -125,9 +162,11 @@ mod tests {
         assert_eq!(Target::new(None, Some("1MiB")).expect("good"), Some(Target::Bytes(1 << 20)));
         assert!(Target::new(Some(2.0), Some("1MB")).is_err());
         assert!(Target::new(Some(f64::NAN), None).is_err());
-        let plan = Plan::default();
-        let left = |bytes| Target::Bytes(1000).left(&plan, bytes);
-        assert_eq!((left(995), left(1000)), (0, 0));
-        assert!(left(900) > 0 && left(1001) < 0);
+        let mut aim = Aim::new(Target::Bytes(1000), &Plan::default());
+        assert_eq!([995, 1000, 900, 1001].map(|bytes| aim.is_met(bytes)), [true, true, false, false]);
+        let before = aim.overhead;
+        assert!(!aim.misses(995) && aim.misses(1001));
+        assert!(aim.overhead > before);
+        assert!(aim.fallback(1001).is_some_and(|row| row.to == "1001 bytes"));
     }
 }

@@ -26,6 +26,15 @@ fn sizes_are_met_from_below() {
 }
 
 #[test]
+fn more_than_eight_bits_are_not_given_and_it_is_said() {
+    let fixture = Fixture::new(&tensors());
+    let options = JobOptions { target_size: Some("1GB".into()), ..fixture.options("out.parquet") };
+    let report = quantize(options).expect("quantizes");
+    let row = report.fallbacks.iter().find(|f| f.from == "1000000000 bytes").expect("a row about the size");
+    assert_eq!(row.to, format!("{} bytes", report.output_bytes));
+}
+
+#[test]
 fn sizes_that_cannot_be_met_are_refused() {
     let fixture = Fixture::new(&tensors());
     let too_small = JobOptions { target_size: Some("10kB".into()), ..fixture.options("out.parquet") };
