@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from conftest import aq, aq_json
+from reference_quantizers import gptq
 from small_models import load_safetensors, save_safetensors
 
 ROWS, COLS, INPUTS, GROUP = 256, 512, 4096, 128
@@ -19,56 +20,6 @@ def correlated_layer(seed):
     spread = np.exp(0.3 * random.normal(size=(ROWS, 1))) * np.exp(0.3 * random.normal(size=(1, COLS)))
     weight = (random.standard_t(6, size=(ROWS, COLS)) * spread).astype(np.float32)
     return weight, *(x.astype(np.float32) for x in inputs)
-
-
-def fitted_grids(x, bits, h, grid=29, rounds=8):
-    """Scale and offset of each group: the best of evenly clipped ranges, then least squares in turn with the codes."""
-    top = 2**bits - 1
-    low, high = x.min(-1, keepdims=True), x.max(-1, keepdims=True)
-
-    def codes(s, o):
-        return np.clip(np.round((x - o) / s), 0, top)
-
-    def error(s, o):
-        return (h * (x - codes(s, o) * s - o) ** 2).sum(-1, keepdims=True)
-
-    s, o = np.maximum((high - low) / top, 1e-12), low
-    for share in np.linspace(0.3, 1, grid):
-        s2, o2 = np.maximum((high - low) * share / top, 1e-12), low * share
-        better = error(s2, o2) < error(s, o)
-        s, o = np.where(better, s2, s), np.where(better, o2, o)
-    total = h.sum(-1, keepdims=True)
-    for _ in range(rounds):
-        k = codes(s, o)
-        mean_k, mean_x = (h * k).sum(-1, keepdims=True) / total, (h * x).sum(-1, keepdims=True) / total
-        spread = (h * (k - mean_k) ** 2).sum(-1, keepdims=True)
-        slope = (h * (k - mean_k) * (x - mean_x)).sum(-1, keepdims=True) / np.maximum(spread, 1e-12)
-        s2 = np.maximum(np.where(spread > 0, slope, s), 1e-12)
-        o2 = mean_x - s2 * mean_k
-        better = error(s2, o2) < error(s, o)
-        s, o = np.where(better, s2, s), np.where(better, o2, o)
-    return s, o
-
-
-def reference_gptq(w, x, bits):
-    """GPTQ with act-order, static groups fitted with importance, and a damping of 0.01, in f64."""
-    x = x.astype(np.float64)
-    hessian = x.T @ x * (2 / len(x))
-    hessian += np.eye(COLS) * 0.01 * np.diag(hessian).mean()
-    h = np.diag(hessian)
-    scale, offset = fitted_grids(w.reshape(ROWS, -1, GROUP), bits, h.reshape(1, -1, GROUP))
-    scale, offset = np.repeat(scale[..., 0], GROUP, 1), np.repeat(offset[..., 0], GROUP, 1)
-    order = np.argsort(-h)
-    u = np.linalg.cholesky(np.linalg.inv(hessian[np.ix_(order, order)])).T
-    rest, q = w[:, order].astype(np.float64), np.zeros(w.shape)
-    scale, offset = scale[:, order], offset[:, order]
-    for i in range(COLS):
-        code = np.clip(np.round((rest[:, i] - offset[:, i]) / scale[:, i]), 0, 2**bits - 1)
-        q[:, i] = code * scale[:, i] + offset[:, i]
-        rest[:, i + 1 :] -= np.outer((rest[:, i] - q[:, i]) / u[i, i], u[i, i + 1 :])
-    out = np.zeros(w.shape)
-    out[:, order] = q
-    return out
 
 
 def output_error(w, q, x):
@@ -102,7 +53,7 @@ def quantize(folder, *options):
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_no_worse_than_the_reference(layer, bits):
     folder, weight, seen, unseen = layer
-    reference = reference_gptq(weight, seen, bits)
+    reference = gptq(weight, seen, bits, GROUP)
     expected = output_error(weight, reference, unseen)
     _, plain = quantize(folder, "--bits", bits, "--method", "ls")
     report, q = quantize(folder, "--bits", bits, "--method", "gptq")
