@@ -31,9 +31,6 @@ pub enum CodecError {
         /// Number of rows.
         count: u64,
     },
-    /// A codec that cannot be read.
-    #[error("codec {0} is not supported")]
-    Unsupported(&'static str),
     /// A part of entropy-coded rows that no encoder wrote.
     #[error("{part} are damaged: they do not decode to the rows they should hold")]
     Damaged {

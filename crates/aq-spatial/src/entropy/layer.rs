@@ -1,7 +1,7 @@
 //! What the rows of a layer share: feedback, steps, and what the search found.
 
 use aq_codec::entropy::{power, step};
-use aq_core::{InputRows, LayerInputs, LayerPlan, StepDown, StrategyError};
+use aq_core::{LayerInputs, LayerPlan, StepDown, StrategyError};
 
 use super::controller::{Found, search};
 use super::tile::Tile;
@@ -56,7 +56,7 @@ impl EntropyLayer {
         let sample = Sample::read(layer)?;
         let cols = layer.info.cols() as usize;
         let halves = match layer.stats.inputs {
-            Some(inputs) => Some(halves(inputs, layer.info.name(), cols)?),
+            Some(inputs) => Some(Hessian::read_halves(inputs, layer.info.name(), cols, 1)?),
             None => None,
         };
         let mut best = match halves {
@@ -101,10 +101,6 @@ impl EntropyLayer {
     pub(super) fn factor(&self, level: i32) -> f32 {
         self.found.unit() * power(level, self.fineness as u8)
     }
-}
-
-fn halves(inputs: &dyn InputRows, tensor: &str, cols: usize) -> Result<[Hessian; 2], StrategyError> {
-    Hessian::read_halves(inputs, tensor, cols, 1)
 }
 
 /// So fine that rounding a scale adds less than about one percent to the error at that rate.
