@@ -1,0 +1,3 @@
+//! What the choice of ranges buys on layers with known inputs.
+
+mod drift;
