@@ -123,6 +123,21 @@ pub(crate) struct ChoiceArgs {
     /// Low-rank part in 8 bits beside the codes: auto (where it pays), off, or a rank [default: off]
     #[arg(long, value_name = "auto|off|R", env = "AQ_LOW_RANK")]
     pub(crate) low_rank: Option<String>,
+    /// Quantize the inputs of layers too, to 4, 6 or 8 bits [default: off]
+    #[arg(long, value_name = "B", env = "AQ_ACT_BITS")]
+    pub(crate) act_bits: Option<u8>,
+    /// Where the ranges of inputs come from: token (each token, while the model runs), static, or groups of timesteps [default: token]
+    #[arg(long, value_name = "auto|static|groups|token", env = "AQ_ACT_MODE")]
+    pub(crate) act_mode: Option<String>,
+    /// Input channels that share a range in mode token; 0 for the whole token [default: 0]
+    #[arg(long, value_name = "G", env = "AQ_ACT_GROUP_SIZE")]
+    pub(crate) act_group_size: Option<u32>,
+    /// The most groups of timesteps in mode groups [default: 10]
+    #[arg(long, value_name = "N", env = "AQ_TIME_GROUPS")]
+    pub(crate) time_groups: Option<u32>,
+    /// One range for all timesteps where mode groups is asked for
+    #[arg(long)]
+    pub(crate) no_time_aware: bool,
     /// Quantize tensors that are quantized already
     #[arg(long)]
     pub(crate) allow_requantize: bool,
@@ -263,6 +278,11 @@ impl ChoiceArgs {
             gain: self.gain.map(|g| g == Switch::On),
             rotation: self.rotation.map(|r| r == Switch::On),
             low_rank: self.low_rank.clone(),
+            act_bits: self.act_bits,
+            act_mode: self.act_mode.clone(),
+            act_group_size: self.act_group_size,
+            time_groups: self.time_groups,
+            time_aware: self.no_time_aware.then_some(false),
             allow_requantize: self.allow_requantize,
             seed: self.seed,
             ..JobOptions::default()

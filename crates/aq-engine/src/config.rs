@@ -9,7 +9,7 @@ use crate::{EngineError, JobOptions, Result};
 
 /// Keys that are read, in the order in which they are listed to users. The second group holds older names of the first and the
 /// switches of parts that need calibration.
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 31] = [
     "profile",
     "bits",
     "group_size",
@@ -20,6 +20,11 @@ const KEYS: [&str; 26] = [
     "gain",
     "rotation",
     "low_rank",
+    "act_bits",
+    "act_mode",
+    "act_group_size",
+    "time_groups",
+    "time_aware",
     "calibration",
     "tensor_type",
     "component",
@@ -92,9 +97,14 @@ fn set(options: &mut JobOptions, key: &str, value: &Value) -> Result<(), String>
         "seed" => options.seed = Some(whole(value)?),
         "format" => options.format = Some(string(value)?),
         "allow_requantize" => options.allow_requantize = switch(value)?,
-        "num_time_groups" if whole(value)? > 0 => options.unused.push(key.into()),
-        "enable_time_aware" | "enable_spatial" if switch(value)? => options.unused.push(key.into()),
-        "num_time_groups" | "enable_time_aware" | "enable_spatial" => {}
+        "act_bits" => options.act_bits = Some(small(value)?),
+        "act_mode" => options.act_mode = Some(string(value)?),
+        "act_group_size" => options.act_group_size = Some(small(value)?),
+        "num_time_groups" | "time_groups" if whole(value)? == 0 => options.time_aware = Some(false),
+        "num_time_groups" | "time_groups" => options.time_groups = Some(small(value)?),
+        "enable_time_aware" | "time_aware" => options.time_aware = Some(switch(value)?),
+        "enable_spatial" if switch(value)? => options.unused.push(key.into()),
+        "enable_spatial" => {}
         other => return Err(unknown(other)),
     }
     Ok(())
@@ -144,6 +154,10 @@ fn whole(value: &Value) -> Result<u64, String> {
     value.as_u64().ok_or_else(|| format!("expected a whole number, found {value}"))
 }
 
+fn small<T: TryFrom<u64>>(value: &Value) -> Result<T, String> {
+    T::try_from(whole(value)?).map_err(|_| format!("{value} is too large"))
+}
+
 fn number(value: &Value) -> Result<f64, String> {
     value.as_f64().ok_or_else(|| format!("expected a number, found {value}"))
 }
@@ -191,6 +205,11 @@ impl JobOptions {
             gain: self.gain.or(lower.gain),
             rotation: self.rotation.or(lower.rotation),
             low_rank: self.low_rank.or(lower.low_rank),
+            act_bits: self.act_bits.or(lower.act_bits),
+            act_mode: self.act_mode.or(lower.act_mode),
+            act_group_size: self.act_group_size.or(lower.act_group_size),
+            time_groups: self.time_groups.or(lower.time_groups),
+            time_aware: self.time_aware.or(lower.time_aware),
             threads: self.threads.or(lower.threads),
             memory_limit: self.memory_limit.or(lower.memory_limit),
             block_size: self.block_size.or(lower.block_size),
@@ -231,7 +250,12 @@ mod tests {
         assert_eq!((both.bits, both.profile.as_deref()), (Some(8), Some("edge")));
         let asks = options("num_time_groups: 10\nenable_time_aware: true\nenable_spatial: false\n")
             .expect("a good file");
-        assert_eq!(asks.unused, ["enable_time_aware", "num_time_groups"], "what has no effect yet is told");
+        assert_eq!((asks.time_groups, asks.time_aware), (Some(10), Some(true)));
+        assert_eq!(asks.unused, [] as [&str; 0]);
+        let acts =
+            options("act_bits: 8\nact_mode: groups\nact_group_size: 64\ntime_groups: 0\n").expect("good");
+        assert_eq!((acts.act_bits, acts.act_group_size, acts.time_aware), (Some(8), Some(64), Some(false)));
+        assert_eq!(acts.act_mode.as_deref(), Some("groups"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ fn unused(key: &str) -> Fallback {
         tensor: None,
         from: key.into(),
         to: "off".into(),
-        reason: "it is about activations; only weights are quantized here".into(),
+        reason: "it is about activations, which are quantized with --act-bits only".into(),
     }
 }
 

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use aq_core::{BitWidth, GroupSize, LowRankPlan, Rate, StrategyId};
 use aq_io::OutputFormat;
+use aq_timeaware::ActivationOptions;
 use serde_json::{Value, json};
 
+use crate::activations;
 use crate::profile::Profile;
 use crate::registry::Registry;
 use crate::{EngineError, Result, Rule, Target, parse_size};
@@ -33,6 +35,11 @@ pub struct JobOptions {
     pub gain: Option<bool>,
     pub rotation: Option<bool>,
     pub low_rank: Option<String>,
+    pub act_bits: Option<u8>,
+    pub act_mode: Option<String>,
+    pub act_group_size: Option<u32>,
+    pub time_groups: Option<u32>,
+    pub time_aware: Option<bool>,
     pub threads: Option<usize>,
     pub memory_limit: Option<String>,
     pub block_size: Option<String>,
@@ -71,6 +78,8 @@ pub struct Job {
     pub rotation: bool,
     /// A low-rank part beside the codes.
     pub low_rank: LowRankPlan,
+    /// How inputs of layers are quantized; `None` for not at all.
+    pub activations: Option<ActivationOptions>,
     /// Per-tensor rules, first match wins.
     pub rules: Vec<Rule>,
     /// Calibration samples.
@@ -105,6 +114,9 @@ impl Job {
     /// [`EngineError::Config`] for a malformed value, [`EngineError::Usage`] for a combination that makes no sense.
     pub fn new(options: JobOptions, registry: &Registry) -> Result<Self> {
         let profile = Profile::named(options.profile.as_deref().unwrap_or("local"))?;
+        let activations = activations::options(&options)?;
+        let mut unused = options.unused.clone();
+        unused.extend(activations::unused(&options));
         let bits = match options.bits {
             Some(bits) => BitWidth::new(bits).map_err(config)?,
             None => profile.bits(),
@@ -156,6 +168,7 @@ impl Job {
             gain: options.gain.unwrap_or(true),
             rotation: options.rotation.unwrap_or(false),
             low_rank: options.low_rank.as_deref().map_or(Ok(LowRankPlan::Off), low_rank)?,
+            activations,
             rules,
             calibration: options.calibration,
             threads,
@@ -166,7 +179,7 @@ impl Job {
             resume: options.resume,
             allow_requantize: options.allow_requantize,
             seed: options.seed.unwrap_or(0),
-            unused: options.unused,
+            unused,
         })
     }
 
@@ -182,6 +195,7 @@ impl Job {
             "gain": self.gain,
             "rotation": self.rotation,
             "low_rank": self.low_rank,
+            "activations": self.activations.as_ref().map(activations::settings),
             "tensor_type": self.rules.iter().map(Rule::text).collect::<Vec<_>>(),
             "calibrated": self.calibration.is_some(),
             "seed": self.seed,

@@ -4,6 +4,7 @@
 //! Start at [`run()`]: it does all of that in order. [`Job::new`] checks the options; `blocks.rs` is the one loop.
 #![forbid(unsafe_code)]
 
+mod activations;
 pub mod architecture;
 mod blocks;
 mod calibration;
@@ -34,7 +35,9 @@ mod weights;
 pub use aq_core;
 pub use aq_io::{Format, OutputFormat, Source};
 pub use aq_kernels::level as simd_level;
+pub use aq_timeaware;
 
+pub use activations::activations;
 pub use compare::{ModelComparison, TensorComparison, compare};
 pub use config::read_config;
 pub use convert::{convert, dequantize};

@@ -2,6 +2,7 @@
 
 use aq_core::{Decision, StoredTensor};
 use aq_io::Source;
+use aq_timeaware::Activations;
 use serde_json::json;
 
 use crate::Job;
@@ -9,12 +10,13 @@ use crate::blocks::TensorQuality;
 use crate::plan::ModelPlan;
 use crate::report::finite;
 
-/// The footer's key-values: `aq.model`, `aq.plan`, `aq.tool`. They depend on the model and the settings only.
+/// The footer's key-values: `aq.model`, `aq.plan`, `aq.tool`, and `aq.activations` where inputs are quantized. They depend on the model and the settings only.
 pub(crate) fn footer(
     job: &Job,
     plan: &ModelPlan,
     stored: &[StoredTensor],
     quality: &[TensorQuality],
+    activations: Option<&Activations>,
 ) -> Vec<(String, String)> {
     let rows = plan.plan.tensors.iter().zip(stored).zip(quality);
     let tensors: Vec<_> = rows
@@ -31,11 +33,13 @@ pub(crate) fn footer(
         .collect();
     let body = json!({"settings": job.settings(), "tensors": tensors});
     let model = plan.architecture.map_or("unknown", |a| a.id());
-    vec![
+    let mut pairs: Vec<(String, String)> = vec![
         ("aq.model".into(), model.into()),
         ("aq.plan".into(), body.to_string()),
         ("aq.tool".into(), concat!("arrowquant ", env!("CARGO_PKG_VERSION")).into()),
-    ]
+    ];
+    pairs.extend(activations.map(|a| (Activations::KEY.into(), a.to_json())));
+    pairs
 }
 
 /// Tells whether parts of an earlier run belong to this job: a hash of the settings, the decisions and the source.

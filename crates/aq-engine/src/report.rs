@@ -4,8 +4,10 @@ use aq_codec::Rotation;
 use aq_core::{Decision, Encoding, LayerPlan, PlannedTensor, StoredTensor};
 use aq_kernels::metric::Comparison;
 use aq_kernels::output::OutputComparison;
+use aq_timeaware::{Choice, Errors};
 use serde_json::{Value, json};
 
+use crate::activations;
 use crate::blocks::TensorQuality;
 
 /// One line of the report: a tensor, its sizes and its error.
@@ -21,16 +23,24 @@ pub struct TensorReport {
     pub comparison: Comparison,
     /// Outputs of the layer on held-out calibration rows; all zero without calibration.
     pub output: OutputComparison,
+    /// How the inputs of the layer are quantized, where they are.
+    pub activations: Option<Choice>,
 }
 
 impl TensorReport {
-    pub(crate) fn new(planned: &PlannedTensor, stored: &StoredTensor, quality: &TensorQuality) -> Self {
+    pub(crate) fn new(
+        planned: &PlannedTensor,
+        stored: &StoredTensor,
+        quality: &TensorQuality,
+        activations: Option<&Choice>,
+    ) -> Self {
         Self {
             stored: stored.clone(),
             decision: planned.decision.clone(),
             bytes: quality.bytes,
             comparison: quality.comparison,
             output: quality.output,
+            activations: activations.cloned(),
         }
     }
 
@@ -75,7 +85,7 @@ impl TensorReport {
             }
         };
         let measured = self.is_quantized();
-        json!({
+        let mut row = json!({
             "name": info.name(), "shape": info.shape(), "src_dtype": info.dtype(),
             "codec": self.stored.codec(), "method": method, "bits": bits, "group_size": group,
             "rotation": self.rotation(), "params": info.elements(), "bytes": self.bytes, "bits_per_weight": self.bits_per_weight(),
@@ -85,7 +95,11 @@ impl TensorReport {
             "output_error": self.output_error(),
             "output_slope": self.output_error().map(|_| self.output.slope()),
             "kept_reason": kept,
-        })
+        });
+        if let Some(choice) = &self.activations {
+            row["activations"] = activations::json(choice);
+        }
+        row
     }
 }
 
@@ -158,6 +172,18 @@ impl Report {
         Some((errors.iter().sum::<f64>() / errors.len() as f64, max))
     }
 
+    /// Mean errors of the inputs of the layers whose inputs are quantized and calibrated; `None` when there are none.
+    pub fn activation_errors(&self) -> Option<Errors> {
+        let all: Vec<Errors> = self.quantized().filter_map(|t| t.activations.as_ref()?.errors).collect();
+        let mean = |of: fn(&Errors) -> f64| all.iter().map(of).sum::<f64>() / all.len() as f64;
+        (!all.is_empty()).then(|| Errors {
+            fixed: mean(|e| e.fixed),
+            uniform: mean(|e| e.uniform),
+            groups: mean(|e| e.groups),
+            token: mean(|e| e.token),
+        })
+    }
+
     /// Bits of the output for each weight of the model: every byte of the output counts.
     pub fn bits_per_weight(&self) -> f64 {
         bits_per_weight(self.output_bytes, self.params())
@@ -193,6 +219,8 @@ impl Report {
             "weight": {"cosine_mean": any.then_some(mean), "cosine_min": any.then_some(min),
                        "cosine_global": any.then(|| global.cosine()),
                        "relative_mse_global": any.then(|| finite(global.relative_mse()))},
+            "activation_error": self.activation_errors().map(|e| json!({
+                "static": e.fixed, "uniform": e.uniform, "groups": e.groups, "token": e.token})),
             "output_error": self.output_error().map(|(mean, max)| json!({"mean": mean, "max": max})),
             "fallbacks": self.fallbacks.iter().map(|f| json!({
                 "tensor": f.tensor, "from": f.from, "to": f.to, "reason": f.reason})).collect::<Vec<_>>(),

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use aq_core::StoredTensor;
 use aq_io::{CreateOptions, OutputFormat, PendingOutput};
+use aq_timeaware::Choice;
 
+use crate::activations;
 use crate::blocks::{TensorQuality, run_blocks};
 use crate::calibration::Calibration;
 use crate::input::{self, Input, OpenModel};
@@ -124,12 +126,23 @@ fn write(
     let mut pull = |slabs: &mut dyn aq_io::SlabStream| sink.write(&stored, slabs);
     quality.extend(run_blocks(new, budget, cancel, progress, &mut pull)?);
 
-    let metadata = metadata::footer(job, plan, &stored, &quality);
+    let threads = budget.workers;
+    let choices = activations::choose_all(
+        job.activations,
+        &plan.plan,
+        calibration,
+        &layers,
+        &weights,
+        threads,
+        cancel,
+    )?;
+    let activations = activations::stored(&plan.plan, &choices, calibration.time());
+    let metadata = metadata::footer(job, plan, &stored, &quality, activations.as_ref());
     let pending = sink.finish(&metadata)?;
     progress.verifying();
     verify::verify_path(pending.path(), &stored, cancel)?;
-    let tensors = reports(&plan.plan, &stored, &quality);
-    Ok(Written { pending, threads: budget.workers, fallbacks: fallbacks(calibration, &tasks), tensors })
+    let tensors = reports(&plan.plan, &stored, &quality, &choices);
+    Ok(Written { pending, threads, fallbacks: fallbacks(calibration, &tasks), tensors })
 }
 
 /// What the job did; `missed` is the row about a target that was not met.
@@ -195,9 +208,17 @@ pub fn encode_only(
     run_blocks(&tasks, budget, cancel, progress, &mut discard).map(|_| ())
 }
 
-fn reports(plan: &aq_core::Plan, stored: &[StoredTensor], quality: &[TensorQuality]) -> Vec<TensorReport> {
-    let rows = plan.tensors.iter().zip(stored).zip(quality);
-    rows.map(|((planned, stored), quality)| TensorReport::new(planned, stored, quality)).collect()
+fn reports(
+    plan: &aq_core::Plan,
+    stored: &[StoredTensor],
+    quality: &[TensorQuality],
+    choices: &[Option<Choice>],
+) -> Vec<TensorReport> {
+    let rows = plan.tensors.iter().zip(stored).zip(quality).zip(choices);
+    rows.map(|(((planned, stored), quality), choice)| {
+        TensorReport::new(planned, stored, quality, choice.as_ref())
+    })
+    .collect()
 }
 
 /// Opens the source of a job for a plan only.

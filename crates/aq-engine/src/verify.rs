@@ -32,6 +32,7 @@ pub fn verify(path: &Path, cancel: &AtomicBool) -> Result<Verified> {
     if source.format() == aq_io::Format::Folder {
         aq_io::verify_folder(path)?;
     }
+    crate::activations(&*source)?;
     verify_slabs(&*source, cancel)
 }
 

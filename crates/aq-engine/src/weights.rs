@@ -128,6 +128,23 @@ impl<'a> TensorWeights<'a> {
         Self { source, index }
     }
 
+    /// Calls `visit` with blocks of whole rows of about `weights` weights, in order; they may be changed.
+    ///
+    /// # Errors
+    /// When they cannot be read, or what `visit` says.
+    pub(crate) fn visit(&self, weights: u64, visit: &mut dyn FnMut(&mut [f32]) -> Result<()>) -> Result<()> {
+        let (info, mut reader) = (self.info(), WeightReader::default());
+        let cols = info.cols().max(1);
+        let rows = info.elements() / cols;
+        let step = (weights / cols).max(1);
+        for first in (0..rows).step_by(step as usize) {
+            let count = step.min(rows - first) * cols;
+            reader.read(self.source, self.index, first * cols, count as usize)?;
+            visit(&mut reader.weights)?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn info(&self) -> &'a TensorInfo {
         &self.source.tensors()[self.index].info
     }

@@ -176,6 +176,22 @@ impl<'a> Transformed<'a> {
         }
     }
 
+    /// Transforms whole rows of calibration inputs in place, to what the codes are multiplied with.
+    ///
+    /// # Errors
+    /// When values become too large.
+    pub fn transform_inputs(&self, rows: &mut [f32]) -> Result<(), StrategyError> {
+        self.forward(rows)
+    }
+
+    /// Transforms whole rows of weights in place; a low-rank part is left in them.
+    ///
+    /// # Errors
+    /// When values become too large.
+    pub fn transform_weights(&self, rows: &mut [f32]) -> Result<(), StrategyError> {
+        self.forward(rows)
+    }
+
     /// Takes the low-rank part off a transformed row.
     fn subtract(&self, row: u64, weights: &mut [f32]) {
         if let Some(part) = self.subtracted.get() {

@@ -1,7 +1,8 @@
 //! `aq inspect`
 
 use aq_engine::aq_core::Encoding;
-use aq_engine::{Result, format_size, inspect, inspect_json};
+use aq_engine::aq_timeaware::{Activations, Mode};
+use aq_engine::{Result, activations, format_size, inspect, inspect_json};
 
 use crate::args::InspectArgs;
 use crate::output;
@@ -37,9 +38,32 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
         format_size(bytes),
         bytes as f64 * 8.0 / (params as f64).max(1.0)
     ));
+    if let Some(activations) = activations(&*source)? {
+        output::line(&summary(&activations));
+    }
     for (key, value) in source.metadata() {
         let short: String = value.chars().take(100).collect();
         output::line(&output::printable(&format!("{key} = {short}")));
     }
     Ok(())
+}
+
+/// How the inputs of layers are quantized, in a line.
+fn summary(activations: &Activations) -> String {
+    let plans = || activations.layers.values();
+    let mut bits: Vec<u8> = plans().map(|p| p.bits).collect();
+    bits.sort_unstable();
+    bits.dedup();
+    let bits: Vec<String> = bits.iter().map(u8::to_string).collect();
+    let modes = [Mode::Token, Mode::Static, Mode::Groups]
+        .map(|mode| (mode, plans().filter(|p| p.mode == mode).count()));
+    let modes: Vec<String> =
+        modes.iter().filter(|(_, n)| *n > 0).map(|(mode, n)| format!("{n} {}", mode.name())).collect();
+    format!(
+        "inputs of {} layers quantized to {} bits: {} (time is {})",
+        activations.layers.len(),
+        bits.join(", "),
+        modes.join(", "),
+        output::printable(&activations.time)
+    )
 }

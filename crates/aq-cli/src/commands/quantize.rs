@@ -71,6 +71,13 @@ fn summary(report: &Report, verbose: bool) {
             global.relative_mse()
         ));
     }
+    if let Some(e) = report.activation_errors() {
+        output::line(&format!(
+            "input error, mean over layers: one static range {:.3e}, equal time groups {:.3e}, best time groups {:.3e}, \
+             ranges of each token {:.3e}",
+            e.fixed, e.uniform, e.groups, e.token
+        ));
+    }
     output::line(&format!(
         "{:.2} s, {:.0} M weights/s, {} threads, {}, peak memory {}",
         report.elapsed_s,

@@ -1,5 +1,6 @@
 //! The engine from outside: what a job writes, and what it leaves behind when it fails.
 
+mod activations;
 mod calibration;
 mod failure;
 mod invariance;
@@ -8,3 +9,4 @@ mod pipeline;
 mod resume;
 mod rotation;
 mod target;
+mod time_weights;
