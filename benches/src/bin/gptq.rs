@@ -35,7 +35,8 @@ fn main() {
     let (data, importance) = (weights(rows * cols), vec![1.0; cols]);
     println!("{rows} rows of {cols} weights, {} inputs, {}", inputs.rows.len() / cols, aq_kernels::level());
     for (id, bits) in [("ls", 2), ("ls", 4), ("gptq", 2), ("gptq", 3), ("gptq", 4), ("gptq", 8)] {
-        let stats = LayerStats { importance: Some(&importance), inputs: Some(&inputs) };
+        let stats =
+            LayerStats { importance: Some(&importance), inputs: Some(&inputs), ..LayerStats::default() };
         let [prepare, work] = least(id, bits, &data, cols, stats);
         let ns = |seconds: f64| seconds * 1e9 / data.len() as f64;
         println!(

@@ -126,8 +126,8 @@ pub(crate) struct ChoiceArgs {
     /// Quantize the inputs of layers too, to 4, 6 or 8 bits [default: off]
     #[arg(long, value_name = "B", env = "AQ_ACT_BITS")]
     pub(crate) act_bits: Option<u8>,
-    /// Where the ranges of inputs come from: token (each token, while the model runs), static, or groups of timesteps [default: token]
-    #[arg(long, value_name = "auto|static|groups|token", env = "AQ_ACT_MODE")]
+    /// Where the ranges of inputs come from: token (each token, while the model runs), static, groups of timesteps, or uniform groups to compare with [default: token]
+    #[arg(long, value_name = "auto|static|groups|uniform|token", env = "AQ_ACT_MODE")]
     pub(crate) act_mode: Option<String>,
     /// Input channels that share a range in mode token; 0 for the whole token [default: 0]
     #[arg(long, value_name = "G", env = "AQ_ACT_GROUP_SIZE")]
@@ -138,6 +138,16 @@ pub(crate) struct ChoiceArgs {
     /// One range for all timesteps where mode groups is asked for
     #[arg(long)]
     pub(crate) no_time_aware: bool,
+    /// No smoothing, whatever the configuration says
+    #[arg(long, conflicts_with = "smoothing")]
+    pub(crate) no_spatial: bool,
+    /// A factor for each input channel, stored in the file: auto (where it pays), off, smoothquant, awq, ptq4dit, or an alpha from 0 to 1; needs --calibration [default: off]
+    #[arg(long, value_name = "auto|off|ALPHA", env = "AQ_SMOOTHING")]
+    pub(crate) smoothing: Option<String>,
+    /// Fold the factors of smoothing into the norm or layer before, where the architecture is known: no program has to divide by
+    /// them, but tensors are no longer those of the original one by one [default: off]
+    #[arg(long, value_name = "on|off", env = "AQ_FOLD_SMOOTHING")]
+    pub(crate) fold_smoothing: Option<Switch>,
     /// Quantize tensors that are quantized already
     #[arg(long)]
     pub(crate) allow_requantize: bool,
@@ -283,6 +293,8 @@ impl ChoiceArgs {
             act_group_size: self.act_group_size,
             time_groups: self.time_groups,
             time_aware: self.no_time_aware.then_some(false),
+            smoothing: if self.no_spatial { Some("off".into()) } else { self.smoothing.clone() },
+            fold_smoothing: self.fold_smoothing.map(|f| f == Switch::On),
             allow_requantize: self.allow_requantize,
             seed: self.seed,
             ..JobOptions::default()

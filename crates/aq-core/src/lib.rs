@@ -25,7 +25,7 @@ pub use encoded::{
     SLAB_WEIGHTS, SlabParts, TrellisEncoding, slab_count, slab_range, slab_rows,
 };
 pub use error::{CoreError, StrategyError};
-pub use plan::{Decision, LayerPlan, LowRankPlan, Plan, PlannedTensor, StrategyId};
+pub use plan::{Decision, LayerPlan, LowRankPlan, Plan, PlannedTensor, SmoothingPlan, StrategyId};
 pub use stored::StoredTensor;
 pub use strategy::{
     Estimate, InputRows, LayerInputs, LayerStats, LayerWeights, QuantStrategy, RowData, RowQuantizer, Rows,

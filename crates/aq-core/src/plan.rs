@@ -47,6 +47,60 @@ pub struct LayerPlan {
     /// A low-rank part beside the codes.
     #[serde(default, skip_serializing_if = "LowRankPlan::is_off")]
     pub low_rank: LowRankPlan,
+    /// A factor for each input channel.
+    #[serde(default, skip_serializing_if = "SmoothingPlan::is_off")]
+    pub smoothing: SmoothingPlan,
+    /// Bits of the inputs at run time; `None` where they stay in floating point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act_bits: Option<BitWidth>,
+}
+
+/// How each input channel of a layer is divided by a factor that its weights are multiplied by.
+///
+/// With `a` the largest magnitude of a channel over all timesteps and `w` that of its weights, the factor is:
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SmoothingPlan {
+    /// 1.
+    #[default]
+    Off,
+    /// That of the other formulas that leaves the least output error, or 1 where none leaves less.
+    Auto,
+    /// A power of the mean magnitude of the channel; the exponent leaves the least output error (AWQ).
+    Awq,
+    /// `sqrt(a / w)`, with `a` the mean over timesteps, weighted by how little they agree with the weights (PTQ4DiT).
+    Ptq4dit,
+    /// `a^alpha / w^(1 - alpha)` for an alpha in hundredths (SmoothQuant, DiTAS).
+    Alpha(u8),
+}
+
+impl SmoothingPlan {
+    /// Reads `off`, `auto`, `awq`, `ptq4dit`, `smoothquant` (an alpha of 0.5) or an alpha from 0 to 1.
+    ///
+    /// ```
+    /// use aq_core::SmoothingPlan;
+    /// assert_eq!(SmoothingPlan::parse("0.35"), Some(SmoothingPlan::Alpha(35)));
+    /// assert_eq!(SmoothingPlan::parse("smoothquant"), Some(SmoothingPlan::Alpha(50)));
+    /// assert_eq!((SmoothingPlan::parse("1.5"), SmoothingPlan::parse("some")), (None, None));
+    /// ```
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "off" => Some(Self::Off),
+            "auto" => Some(Self::Auto),
+            "awq" => Some(Self::Awq),
+            "ptq4dit" => Some(Self::Ptq4dit),
+            "smoothquant" => Some(Self::Alpha(50)),
+            alpha => {
+                let alpha = alpha.parse::<f64>().ok().filter(|a| (0.0..=1.0).contains(a))?;
+                Some(Self::Alpha((alpha * 100.0).round() as u8))
+            }
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_off(&self) -> bool {
+        *self == Self::Off
+    }
 }
 
 /// Whether a layer gets a low-rank part, and of what rank.
@@ -106,6 +160,8 @@ impl LayerPlan {
             rate: None,
             rotation: None,
             low_rank: LowRankPlan::Off,
+            smoothing: SmoothingPlan::Off,
+            act_bits: None,
         }
     }
 

@@ -101,6 +101,8 @@ impl<'a> LayerInputs<'a> {
 pub struct LayerStats<'a> {
     /// Mean square of each input channel over the calibration rows; `cols` values, none negative.
     pub importance: Option<&'a [f32]>,
+    /// Largest magnitude of each input channel in each timestep bucket, bucket after bucket; whole buckets of `cols` values.
+    pub absmax: Option<&'a [f32]>,
     /// The calibration rows themselves.
     pub inputs: Option<&'a dyn InputRows>,
 }

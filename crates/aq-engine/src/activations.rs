@@ -31,10 +31,11 @@ pub(crate) fn options(options: &JobOptions) -> Result<Option<ActivationOptions>>
     let mode = match options.act_mode.as_deref().map(str::to_ascii_lowercase).as_deref() {
         None | Some("auto" | "token") => Mode::Token,
         Some("static") => Mode::Static,
-        Some("groups") if options.time_aware == Some(false) => Mode::Static,
-        Some("groups") => Mode::Groups,
+        Some("groups" | "uniform") if options.time_aware == Some(false) => Mode::Static,
+        Some("groups" | "uniform") => Mode::Groups,
         Some(other) => {
-            let reason = format!("unknown activation mode {other:?}; use auto, static, groups or token");
+            let reason =
+                format!("unknown activation mode {other:?}; use auto, static, groups, uniform or token");
             return Err(EngineError::Config(reason));
         }
     };
@@ -44,7 +45,9 @@ pub(crate) fn options(options: &JobOptions) -> Result<Option<ActivationOptions>>
     }
     let size = options.act_group_size.unwrap_or(0);
     let group_size = GroupSize::new(size).map_err(|e| EngineError::Config(format!("act-group-size: {e}")))?;
-    Ok(Some(ActivationOptions { bits, mode, group_size: group_size.get(), groups: groups as usize }))
+    let (group_size, groups) = (group_size.get(), groups as usize);
+    let uniform = options.act_mode.as_deref().is_some_and(|mode| mode.eq_ignore_ascii_case("uniform"));
+    Ok(Some(ActivationOptions { bits, mode, group_size, groups, uniform }))
 }
 
 /// Keys of `options` that ask for something about inputs where inputs are not to be quantized.
@@ -61,7 +64,8 @@ pub(crate) fn unused(options: &JobOptions) -> Vec<String> {
 
 /// The settings, for reports and file metadata.
 pub(crate) fn settings(options: &ActivationOptions) -> Value {
-    let ActivationOptions { bits, mode, group_size, groups } = options;
+    let ActivationOptions { bits, mode, group_size, groups, uniform } = options;
+    let mode = if *uniform { json!("uniform") } else { json!(mode) };
     json!({"bits": bits, "mode": mode, "group_size": group_size, "time_groups": groups})
 }
 

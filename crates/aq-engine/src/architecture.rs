@@ -22,6 +22,39 @@ pub struct Architecture {
     title: String,
     detect: Vec<Regex>,
     skip: Vec<Skip>,
+    folds: Vec<Fold>,
+}
+
+/// What makes the inputs of some layers.
+#[derive(Debug)]
+struct Fold {
+    layers: Regex,
+    into: String,
+    form: FoldForm,
+}
+
+/// How a layer makes the inputs of another, and so where a factor for each of these can go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FoldForm {
+    /// A norm: one weight an input.
+    Norm,
+    /// A linear layer: its outputs are `parts` vectors one after the other, of which the inputs are one, or in proportion to one.
+    Rows {
+        /// Which of them, from 0.
+        part: u64,
+        /// Their number.
+        parts: u64,
+    },
+    /// A linear layer that makes `parts` vectors, two of which turn a norm `n` into the inputs `(1 + scale) n + shift`.
+    Modulation {
+        /// The shift, from 0.
+        shift: u64,
+        /// The scale, from 0.
+        scale: u64,
+        /// Their number.
+        parts: u64,
+    },
 }
 
 /// A tensor that this architecture keeps, and why.
@@ -54,6 +87,24 @@ impl Architecture {
         let name = unwrapped(info.name());
         let skip = self.skip.iter().find(|s| params < s.below_params && s.pattern.is_match(name))?;
         Some(&skip.reason)
+    }
+
+    /// The layer that makes the inputs of layer `name`, where it is known; both without `.weight`.
+    ///
+    /// ```
+    /// use aq_core::{DType, TensorInfo};
+    /// use aq_engine::architecture::{FoldForm, detect};
+    /// let names = ["embed_tokens", "layers.0.self_attn.q_proj", "layers.0.mlp.gate_proj"];
+    /// let tensors = names.map(|n| TensorInfo::new(format!("model.{n}.weight"), vec![64, 64], DType::F32).expect("a shape"));
+    /// let dream = detect(tensors.iter()).expect("it is known");
+    /// let norm = "model.layers.0.input_layernorm".to_string();
+    /// assert_eq!(dream.fold("model.layers.0.self_attn.q_proj"), Some((norm, FoldForm::Norm)));
+    /// ```
+    pub fn fold(&self, name: &str) -> Option<(String, FoldForm)> {
+        let bare = unwrapped(name);
+        let wrapper = &name[..name.len() - bare.len()];
+        let fold = self.folds.iter().find(|fold| fold.layers.is_match(bare))?;
+        Some((format!("{wrapper}{}", fold.layers.replace(bare, &fold.into)), fold.form))
     }
 }
 
@@ -116,6 +167,17 @@ struct RawArchitecture {
     title: String,
     detect: Vec<String>,
     skip: Vec<RawSkip>,
+    #[serde(default)]
+    folds: Vec<RawFold>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFold {
+    layers: String,
+    into: String,
+    #[serde(rename = "as")]
+    form: FoldForm,
 }
 
 #[derive(Deserialize)]
@@ -135,7 +197,14 @@ impl RawArchitecture {
     fn compile(self) -> Result<Architecture, regex::Error> {
         let detect = self.detect.iter().map(|p| Regex::new(p)).collect::<Result<_, _>>()?;
         let skip = self.skip.into_iter().map(RawSkip::compile).collect::<Result<_, _>>()?;
-        Ok(Architecture { id: self.id, title: self.title, detect, skip })
+        let folds = self.folds.into_iter().map(RawFold::compile).collect::<Result<_, _>>()?;
+        Ok(Architecture { id: self.id, title: self.title, detect, skip, folds })
+    }
+}
+
+impl RawFold {
+    fn compile(self) -> Result<Fold, regex::Error> {
+        Ok(Fold { layers: Regex::new(&self.layers)?, into: self.into, form: self.form })
     }
 }
 

@@ -64,6 +64,20 @@ impl Calibration {
         &self.fallbacks
     }
 
+    /// Divides each input channel of the layer of a weight by its factor.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(crate) fn divide(&mut self, name: &str, factors: &[f32]) -> Result<()> {
+        match self.by_name.remove(name) {
+            Some(samples) => {
+                self.by_name.extend(samples.divided(factors)?.map(|samples| (name.to_string(), samples)));
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The inputs of the layer of a weight.
     pub(crate) fn of(&self, name: &str) -> Option<&LayerSamples> {
         self.by_name.get(name)

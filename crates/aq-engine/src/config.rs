@@ -9,7 +9,7 @@ use crate::{EngineError, JobOptions, Result};
 
 /// Keys that are read, in the order in which they are listed to users. The second group holds older names of the first and the
 /// switches of parts that need calibration.
-const KEYS: [&str; 31] = [
+const KEYS: [&str; 33] = [
     "profile",
     "bits",
     "group_size",
@@ -25,6 +25,8 @@ const KEYS: [&str; 31] = [
     "act_group_size",
     "time_groups",
     "time_aware",
+    "smoothing",
+    "fold_smoothing",
     "calibration",
     "tensor_type",
     "component",
@@ -86,7 +88,9 @@ fn set(options: &mut JobOptions, key: &str, value: &Value) -> Result<(), String>
         "target_size" => options.target_size = Some(string(value)?),
         "method" => options.method = Some(string(value)?),
         "gain" => options.gain = Some(switch(value)?),
-        "low_rank" => options.low_rank = Some(low_rank(value)?),
+        "low_rank" => options.low_rank = Some(off_or_text(value)?),
+        "fold_smoothing" => options.fold_smoothing = Some(switch(value)?),
+        "smoothing" => options.smoothing = Some(off_or_text(value)?),
         "rotation" => options.rotation = Some(switch(value)?),
         "calibration" => options.calibration = Some(string(value)?.into()),
         "tensor_type" => options.tensor_types = strings(value)?,
@@ -103,8 +107,8 @@ fn set(options: &mut JobOptions, key: &str, value: &Value) -> Result<(), String>
         "num_time_groups" | "time_groups" if whole(value)? == 0 => options.time_aware = Some(false),
         "num_time_groups" | "time_groups" => options.time_groups = Some(small(value)?),
         "enable_time_aware" | "time_aware" => options.time_aware = Some(switch(value)?),
-        "enable_spatial" if switch(value)? => options.unused.push(key.into()),
-        "enable_spatial" => {}
+        "enable_spatial" if !switch(value)? => options.smoothing = Some("off".into()),
+        "enable_spatial" => drop(options.smoothing.get_or_insert("auto".into())),
         other => return Err(unknown(other)),
     }
     Ok(())
@@ -142,8 +146,8 @@ fn switch(value: &Value) -> Result<bool, String> {
     }
 }
 
-/// `auto`, a rank, or a switch: YAML reads `off` as false.
-fn low_rank(value: &Value) -> Result<String, String> {
+/// `auto`, a number, or a switch: YAML reads `off` as false.
+fn off_or_text(value: &Value) -> Result<String, String> {
     match value {
         Value::Bool(false) => Ok("off".into()),
         other => string(other),
@@ -210,6 +214,8 @@ impl JobOptions {
             act_group_size: self.act_group_size.or(lower.act_group_size),
             time_groups: self.time_groups.or(lower.time_groups),
             time_aware: self.time_aware.or(lower.time_aware),
+            smoothing: self.smoothing.or(lower.smoothing),
+            fold_smoothing: self.fold_smoothing.or(lower.fold_smoothing),
             threads: self.threads.or(lower.threads),
             memory_limit: self.memory_limit.or(lower.memory_limit),
             block_size: self.block_size.or(lower.block_size),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use aq_core::{BitWidth, GroupSize, LowRankPlan, Rate, StrategyId};
+use aq_core::{BitWidth, GroupSize, LowRankPlan, Rate, SmoothingPlan, StrategyId};
 use aq_io::OutputFormat;
 use aq_timeaware::ActivationOptions;
 use serde_json::{Value, json};
@@ -40,6 +40,8 @@ pub struct JobOptions {
     pub act_group_size: Option<u32>,
     pub time_groups: Option<u32>,
     pub time_aware: Option<bool>,
+    pub smoothing: Option<String>,
+    pub fold_smoothing: Option<bool>,
     pub threads: Option<usize>,
     pub memory_limit: Option<String>,
     pub block_size: Option<String>,
@@ -80,6 +82,10 @@ pub struct Job {
     pub low_rank: LowRankPlan,
     /// How inputs of layers are quantized; `None` for not at all.
     pub activations: Option<ActivationOptions>,
+    /// A factor for each input channel.
+    pub smoothing: SmoothingPlan,
+    /// Whether these factors go into what makes the inputs, where that is known.
+    pub fold_smoothing: bool,
     /// Per-tensor rules, first match wins.
     pub rules: Vec<Rule>,
     /// Calibration samples.
@@ -169,6 +175,8 @@ impl Job {
             rotation: options.rotation.unwrap_or(false),
             low_rank: options.low_rank.as_deref().map_or(Ok(LowRankPlan::Off), low_rank)?,
             activations,
+            smoothing: options.smoothing.as_deref().map_or(Ok(SmoothingPlan::Off), smoothing)?,
+            fold_smoothing: options.fold_smoothing.unwrap_or(false),
             rules,
             calibration: options.calibration,
             threads,
@@ -196,6 +204,8 @@ impl Job {
             "rotation": self.rotation,
             "low_rank": self.low_rank,
             "activations": self.activations.as_ref().map(activations::settings),
+            "smoothing": self.smoothing,
+            "fold_smoothing": self.fold_smoothing,
             "tensor_type": self.rules.iter().map(Rule::text).collect::<Vec<_>>(),
             "calibrated": self.calibration.is_some(),
             "seed": self.seed,
@@ -208,6 +218,14 @@ fn low_rank(text: &str) -> Result<LowRankPlan> {
         EngineError::Config(format!(
             "low rank {text:?} is not auto, off or a rank from 1 to {}",
             LowRankPlan::MAX_RANK
+        ))
+    })
+}
+
+fn smoothing(text: &str) -> Result<SmoothingPlan> {
+    SmoothingPlan::parse(text).ok_or_else(|| {
+        EngineError::Config(format!(
+            "smoothing {text:?} is not auto, off, smoothquant, awq, ptq4dit or an alpha from 0 to 1"
         ))
     })
 }

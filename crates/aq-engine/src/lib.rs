@@ -12,6 +12,8 @@ mod compare;
 mod config;
 mod convert;
 mod error;
+mod fold;
+mod folded;
 mod input;
 mod inspect;
 mod job;

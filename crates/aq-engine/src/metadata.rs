@@ -26,6 +26,7 @@ pub(crate) fn footer(
                 "name": stored.info.name(), "method": layer.method, "bits": layer.bits,
                 "group_size": layer.group_size, "gain": layer.gain,
                 "rotation": layer.rotation.is_some(), "low_rank": layer.low_rank,
+                "smoothing": layer.smoothing,
                 "cosine": quality.comparison.cosine(),
                 "relative_mse": finite(quality.comparison.relative_mse()),
             }),

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use aq_core::{
-    Decision, Encoding, Estimate, LayerPlan, LayerStats, Plan, PlannedTensor, StoredTensor, StrategyId,
-    TensorInfo,
+    BitWidth, Decision, Encoding, Estimate, LayerPlan, LayerStats, Plan, PlannedTensor, StoredTensor,
+    StrategyId, TensorInfo,
 };
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -87,8 +87,18 @@ fn decide(
         return Ok(Decision::Keep { reason: format!("{method} does not support it") });
     }
     let rotation = job.rotation.then(|| xxh3_64_with_seed(info.name().as_bytes(), job.seed));
-    let (gain, low_rank) = (job.gain, job.low_rank);
-    Ok(Decision::Quantize(LayerPlan { method, bits, group_size, gain, rate, rotation, low_rank }))
+    let (gain, low_rank, smoothing) = (job.gain, job.low_rank, job.smoothing);
+    Ok(Decision::Quantize(LayerPlan {
+        method,
+        bits,
+        group_size,
+        gain,
+        rate,
+        rotation,
+        low_rank,
+        smoothing,
+        act_bits: job.activations.as_ref().and_then(|a| BitWidth::new(a.bits).ok()),
+    }))
 }
 
 /// How `decision` would store a tensor and its bytes.
@@ -131,7 +141,7 @@ pub fn plan_json(model: &ModelPlan, tensors: &[StoredTensor], registry: &Registr
         params += stored.info.elements();
         let mut layer = json!({
             "name": stored.info.name(), "shape": stored.info.shape(), "decision": "keep", "method": null,
-            "bits": null, "group_size": null, "rotation": false, "low_rank": null, "bytes_estimate": estimate, "reason": null,
+            "bits": null, "group_size": null, "rotation": false, "low_rank": null, "smoothing": null, "bytes_estimate": estimate, "reason": null,
         });
         match &planned.decision {
             Decision::Keep { reason } => layer["reason"] = json!(reason),
@@ -142,6 +152,7 @@ pub fn plan_json(model: &ModelPlan, tensors: &[StoredTensor], registry: &Registr
                 layer["group_size"] = json!(plan.group_size);
                 layer["rotation"] = json!(plan.rotation.is_some_and(|seed| rotates(&stored.info, seed)));
                 layer["low_rank"] = json!(plan.low_rank);
+                layer["smoothing"] = json!(plan.smoothing);
             }
         }
         layers.push(layer);

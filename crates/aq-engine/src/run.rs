@@ -5,12 +5,14 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use aq_core::StoredTensor;
-use aq_io::{CreateOptions, OutputFormat, PendingOutput};
+use aq_io::{CreateOptions, OutputFormat, PendingOutput, Source};
 use aq_timeaware::Choice;
 
 use crate::activations;
 use crate::blocks::{TensorQuality, run_blocks};
 use crate::calibration::Calibration;
+use crate::fold::fold;
+use crate::folded::FoldedSource;
 use crate::input::{self, Input, OpenModel};
 use crate::memory;
 use crate::plan::{ModelPlan, make_plan};
@@ -53,13 +55,17 @@ pub(crate) fn run_model(
     progress: &mut dyn Progress,
 ) -> Result<Report> {
     let started = Instant::now();
-    let source = &*model.source;
-    let mut plan = make_plan(source.path(), source.tensors(), job, registry)?;
+    let mut plan = make_plan(model.source.path(), model.source.tensors(), job, registry)?;
     if plan.architecture.is_none() {
         progress.warn("unknown architecture: only the generic rule decides which tensors are quantized");
     }
-    let calibration = Calibration::read(job.calibration.as_deref(), source.tensors(), progress)?;
-    let files = Files { model: &model, path, format };
+    let tensors = model.source.tensors();
+    let mut calibration = Calibration::read(job.calibration.as_deref(), tensors, progress)?;
+    let (source, folded) = match job.fold_smoothing {
+        true => fold(&*model.source, &mut plan, &mut calibration)?,
+        false => (FoldedSource::unchanged(&*model.source), Vec::new()),
+    };
+    let files = Files { model: &model, source: &source, path, format };
     let mut aim = job.target.map(|target| Aim::new(target, &plan.plan));
     loop {
         if let Some(aim) = &mut aim {
@@ -71,7 +77,8 @@ pub(crate) fn run_model(
             continue;
         }
         let missed = aim.and_then(|aim| aim.fallback(bytes));
-        let report = report(job, &files, &plan, &written, missed, started);
+        let also = folded.into_iter().chain(missed).collect();
+        let report = report(job, &files, &plan, &written, also, started);
         written.pending.commit()?;
         progress.finish();
         return Ok(report);
@@ -81,6 +88,8 @@ pub(crate) fn run_model(
 /// Where a model comes from and goes to.
 struct Files<'a> {
     model: &'a input::Model,
+    /// The model, or what folding makes of it.
+    source: &'a dyn Source,
     path: &'a Path,
     format: OutputFormat,
 }
@@ -103,7 +112,7 @@ fn write(
     cancel: &AtomicBool,
     progress: &mut dyn Progress,
 ) -> Result<Written> {
-    let source = &*files.model.source;
+    let source = files.source;
     let weights: Vec<_> = (0..source.tensors().len()).map(|i| TensorWeights::new(source, i)).collect();
     let layers = make_layers(&plan.plan, calibration, &weights);
     let tasks = make_tasks(source, &plan.plan, registry, calibration, &layers)?;
@@ -145,16 +154,16 @@ fn write(
     Ok(Written { pending, threads, fallbacks: fallbacks(calibration, &tasks), tensors })
 }
 
-/// What the job did; `missed` is the row about a target that was not met.
+/// What the job did; `also` are rows about the whole job.
 fn report(
     job: &Job,
     files: &Files<'_>,
     plan: &ModelPlan,
     written: &Written,
-    missed: Option<Fallback>,
+    also: Vec<Fallback>,
     started: Instant,
 ) -> Report {
-    let fallbacks = files.model.fallbacks.iter().chain(&written.fallbacks).cloned().chain(missed);
+    let fallbacks = files.model.fallbacks.iter().chain(&written.fallbacks).cloned().chain(also);
     Report {
         input: job.input.display().to_string(),
         input_bytes: files.model.source.tensors().iter().map(|t| t.info.bytes()).sum(),

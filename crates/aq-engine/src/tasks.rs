@@ -1,6 +1,6 @@
 //! Turns a plan into the tasks of the loop, and the memory limit into its budget.
 
-use aq_core::{Decision, Encoding, InputRows, LayerInputs, LayerStats, Plan};
+use aq_core::{Decision, Encoding, InputRows, LayerInputs, LayerStats, Plan, PlannedTensor};
 use aq_io::Source;
 
 use aq_spatial::Transformed;
@@ -21,15 +21,24 @@ pub(crate) fn make_layers<'a>(
 ) -> Vec<Option<Transformed<'a>>> {
     let layer = |(planned, weights): (&'a aq_core::PlannedTensor, &'a TensorWeights<'a>)| {
         let Decision::Quantize(plan) = &planned.decision else { return None };
-        let samples = calibration.of(planned.info.name());
-        let stats = LayerStats {
-            importance: samples.map(LayerSamples::importance),
-            inputs: samples.map(|s| s as &dyn InputRows),
-        };
-        let inputs = LayerInputs { info: weights.info(), stats, weights: Some(weights) };
-        Some(Transformed::new(inputs, plan))
+        Some(Transformed::new(layer_inputs(planned, calibration, weights), plan))
     };
     plan.tensors.iter().zip(weights).map(layer).collect()
+}
+
+/// What strategies see of a tensor.
+pub(crate) fn layer_inputs<'a>(
+    planned: &PlannedTensor,
+    calibration: &'a Calibration,
+    weights: &'a TensorWeights<'a>,
+) -> LayerInputs<'a> {
+    let samples = calibration.of(planned.info.name());
+    let stats = LayerStats {
+        importance: samples.map(LayerSamples::importance),
+        absmax: samples.map(LayerSamples::absmax),
+        inputs: samples.map(|s| s as &dyn InputRows),
+    };
+    LayerInputs { info: weights.info(), stats, weights: Some(weights) }
 }
 
 /// One task a tensor, in output order; `layers` are those of [`make_layers`].

@@ -51,6 +51,7 @@ mod minmax;
 mod octave;
 mod plain;
 mod row;
+mod smoothing;
 mod transform;
 mod trellis;
 
@@ -62,6 +63,7 @@ pub use gptq::Gptq;
 pub use hqq::Hqq;
 pub use ls::LeastSquares;
 pub use minmax::MinMax;
+pub use smoothing::Smoothing;
 pub use transform::{MAX_LOW_RANK_WEIGHTS, Transformed, estimate};
 pub use trellis::TrellisCoded;
 

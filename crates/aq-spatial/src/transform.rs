@@ -5,12 +5,12 @@ mod low_rank;
 mod rows;
 mod subspace;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use aq_codec::{Rotation, Side};
 use aq_core::{
     Estimate, InputRows, LayerInputs, LayerPlan, LayerStats, LayerWeights, LowRankPlan, QuantStrategy,
-    RowQuantizer, StepDown, StrategyError, TensorInfo, slab_count,
+    RowQuantizer, SmoothingPlan, StepDown, StrategyError, TensorInfo, slab_count,
 };
 use aq_kernels::metric::first_non_finite;
 
@@ -20,11 +20,14 @@ use low_rank::Part;
 use rows::TransformedRows;
 
 use crate::grouped::expect_length;
+use crate::smoothing::Smoothing;
 
 /// A layer with the transforms that its plan asks for, around any strategy.
 ///
 /// Rotated rows are quantized in place of the rows, and the strategy sees rotated weights and calibration inputs, so that the outputs of the layer
 /// stay what they were: `(w R) (x R)^T = w x^T`. Importance is measured anew on the rotated inputs. What undoes the rotation is the side data of the tensor.
+///
+/// Smoothed inputs are divided by a factor a channel, smoothed weights multiplied by it, before they are rotated; see [`Smoothing`].
 ///
 /// A low-rank part is a product of two thin matrices of signed bytes that is added to the decoded weights: the one that takes away most of the
 /// outputs' error, `min ||(E - L1 L2) H^(1/2)||` for the errors `E` of the codes and `H` from the calibration inputs (after Li et al., "SVDQuant", 2024, arXiv
@@ -32,6 +35,7 @@ use crate::grouped::expect_length;
 /// fitted to their errors.
 pub struct Transformed<'a> {
     inputs: LayerInputs<'a>,
+    smoothing: Arc<Smoothing<'a>>,
     rotation: Option<Rotation>,
     signs: OnceLock<Vec<f32>>,
     importance: OnceLock<Vec<f32>>,
@@ -49,20 +53,25 @@ pub fn estimate(
     plan: &LayerPlan,
 ) -> Estimate {
     let plain = strategy.estimate(layer, stats, plan);
-    if rotation(layer, plan).is_none() && plan.low_rank.is_off() {
+    if rotation(layer, plan).is_none() && plan.low_rank.is_off() && plan.smoothing.is_off() {
         return plain;
     }
     let heads = 4 * slab_count(layer, &plain.encoding);
     Estimate { transformed: true, bytes: plain.bytes + side_bytes(layer, plan) + heads, ..plain }
 }
 
-/// Bytes of the side data; a low-rank part that is yet to be decided on is not counted.
+/// Bytes of the side data; smoothing and a low-rank part that are yet to be decided on are not counted.
 fn side_bytes(layer: &TensorInfo, plan: &LayerPlan) -> u64 {
     let rotation = Side { rotation: rotation(layer, plan), ..Side::default() }.bytes().len() as u64;
-    match (plan.low_rank, fit::rank(layer, plan.low_rank) as u64) {
-        (LowRankPlan::Auto, _) | (_, 0) => rotation,
-        (_, rank) => rotation + 7 + rank * (4 + layer.rows() + layer.cols()),
-    }
+    let smoothing = match plan.smoothing {
+        SmoothingPlan::Off | SmoothingPlan::Auto => 0,
+        _ => 5 + 2 * layer.cols(),
+    };
+    let low_rank = match (plan.low_rank, fit::rank(layer, plan.low_rank) as u64) {
+        (LowRankPlan::Auto, _) | (_, 0) => 0,
+        (_, rank) => 7 + rank * (4 + layer.rows() + layer.cols()),
+    };
+    rotation + smoothing + low_rank
 }
 
 fn rotation(layer: &TensorInfo, plan: &LayerPlan) -> Option<Rotation> {
@@ -72,9 +81,15 @@ fn rotation(layer: &TensorInfo, plan: &LayerPlan) -> Option<Rotation> {
 impl<'a> Transformed<'a> {
     /// The layer of `inputs` with the transforms of `plan`. Reads nothing yet.
     pub fn new(inputs: LayerInputs<'a>, plan: &LayerPlan) -> Self {
+        Self::sharing(inputs, plan, Arc::new(Smoothing::new(vec![inputs], plan)))
+    }
+
+    /// As [`Transformed::new`], with the factors of `smoothing`, which other layers have too.
+    pub fn sharing(inputs: LayerInputs<'a>, plan: &LayerPlan, smoothing: Arc<Smoothing<'a>>) -> Self {
         let rotation = rotation(inputs.info, plan);
         Self {
             inputs,
+            smoothing,
             rotation,
             signs: OnceLock::new(),
             importance: OnceLock::new(),
@@ -92,10 +107,11 @@ impl<'a> Transformed<'a> {
         strategy: &'s dyn QuantStrategy,
         plan: &LayerPlan,
     ) -> Result<Box<dyn RowQuantizer + 's>, StrategyError> {
-        if plan.rotation.is_none() && plan.low_rank.is_off() {
+        if plan.rotation.is_none() && plan.low_rank.is_off() && plan.smoothing.is_off() {
             return strategy.prepare(&self.inputs, plan);
         }
-        let mut step_downs = Vec::new();
+        let mut step_downs: Vec<_> =
+            self.smoothing.found()?.iter().map(|found| found.step_down.clone()).collect();
         if plan.rotation.is_some() && self.rotation.is_none() {
             step_downs.push(not_rotated(self.inputs.info));
         }
@@ -103,7 +119,8 @@ impl<'a> Transformed<'a> {
         let inner = strategy.prepare(&self.seen()?, plan)?;
         step_downs.extend(said.iter().chain(inner.step_downs()).cloned());
         let low_rank = part.as_ref().map(Part::stored);
-        let side = Side { rotation: self.rotation, low_rank, ..Side::default() }.bytes();
+        let smoothing = self.smoothing.stored().map(|factors| factors.stored.as_slice());
+        let side = Side { rotation: self.rotation, smoothing, low_rank }.bytes();
         Ok(Box::new(TransformedRows { layer: self, inner, side, step_downs }))
     }
 
@@ -127,20 +144,25 @@ impl<'a> Transformed<'a> {
     /// What the strategy sees of the layer.
     fn seen(&self) -> Result<LayerInputs<'_>, StrategyError> {
         let LayerInputs { info, stats, weights } = self.inputs;
-        if self.rotation.is_none() && self.subtracted.get().is_none() {
+        if !self.changes_inputs() && self.subtracted.get().is_none() {
             return Ok(self.inputs);
         }
         let stats = LayerStats {
             importance: self.importance()?,
+            absmax: None,
             inputs: stats.inputs.is_some().then_some(self as &dyn InputRows),
         };
         let weights = weights.is_some().then_some(self as &dyn LayerWeights);
         Ok(LayerInputs { info, stats, weights })
     }
 
-    /// Mean square of each rotated input channel: from the inputs, or without them as if channels did not depend on each other.
+    fn changes_inputs(&self) -> bool {
+        self.rotation.is_some() || self.smoothing.stored().is_some()
+    }
+
+    /// Mean square of each transformed input channel: from the inputs, or without them as if channels did not depend on each other.
     fn importance(&self) -> Result<Option<&[f32]>, StrategyError> {
-        if self.rotation.is_none() {
+        if !self.changes_inputs() {
             return Ok(self.inputs.stats.importance);
         }
         if let Some(known) = self.importance.get() {
@@ -161,8 +183,28 @@ impl<'a> Transformed<'a> {
         self.inputs.info.cols() as usize
     }
 
-    /// Transforms whole rows of weights or inputs in place.
+    /// Transforms whole rows of weights in place.
     fn forward(&self, rows: &mut [f32]) -> Result<(), StrategyError> {
+        if let Some(factors) = self.smoothing.stored() {
+            let rows = rows.chunks_exact_mut(self.cols().max(1));
+            rows.for_each(|row| row.iter_mut().zip(&factors.values).for_each(|(w, s)| *w *= s));
+        }
+        self.rotate(rows)
+    }
+
+    /// Transforms whole rows of inputs in place, as a program that keeps the codes does before it multiplies by them.
+    ///
+    /// # Errors
+    /// When factors cannot be found, or values become too large.
+    pub fn transform_inputs(&self, rows: &mut [f32]) -> Result<(), StrategyError> {
+        if let Some(factors) = self.smoothing.factors()? {
+            let rows = rows.chunks_exact_mut(self.cols().max(1));
+            rows.for_each(|row| row.iter_mut().zip(factors).for_each(|(x, s)| *x /= s));
+        }
+        self.rotate(rows)
+    }
+
+    fn rotate(&self, rows: &mut [f32]) -> Result<(), StrategyError> {
         let Some(rotation) = self.rotation else { return Ok(()) };
         let signs = self.signs.get_or_init(|| {
             let mut signs = Vec::new();
@@ -174,14 +216,6 @@ impl<'a> Transformed<'a> {
             None => Ok(()),
             Some(_) => Err(self.fault("holds values too large to be rotated")),
         }
-    }
-
-    /// Transforms whole rows of calibration inputs in place, to what the codes are multiplied with.
-    ///
-    /// # Errors
-    /// When values become too large.
-    pub fn transform_inputs(&self, rows: &mut [f32]) -> Result<(), StrategyError> {
-        self.forward(rows)
     }
 
     /// Transforms whole rows of weights in place; a low-rank part is left in them.
@@ -239,7 +273,7 @@ impl InputRows for Transformed<'_> {
         inputs.visit(&mut |block, weight| {
             rotated.clear();
             rotated.extend_from_slice(block);
-            match self.forward(&mut rotated) {
+            match self.transform_inputs(&mut rotated) {
                 Ok(()) => visit(&rotated, weight),
                 Err(error) => failed = Err(error),
             }

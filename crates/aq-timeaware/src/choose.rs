@@ -17,6 +17,8 @@ pub struct ActivationOptions {
     pub group_size: u32,
     /// The most groups of time in [`Mode::Groups`], at least 1.
     pub groups: usize,
+    /// Whether [`Mode::Groups`] takes groups of equal length, whatever they buy: to compare with.
+    pub uniform: bool,
 }
 
 /// Relative squared errors of a layer's inputs on its calibration rows:
@@ -57,7 +59,7 @@ impl Choice {
     ///
     /// ```
     /// use aq_timeaware::{ActivationOptions, Choice, Mode};
-    /// let options = ActivationOptions { bits: 8, mode: Mode::Groups, group_size: 0, groups: 10 };
+    /// let options = ActivationOptions { bits: 8, mode: Mode::Groups, group_size: 0, groups: 10, uniform: false };
     /// assert_eq!(Choice::unmeasured(&options, "there is no calibration").plan.mode, Mode::Token);
     /// ```
     pub fn unmeasured(options: &ActivationOptions, reason: &str) -> Self {
@@ -86,10 +88,14 @@ pub fn choose(rows: &TimedRows, weights: &[f32], options: &ActivationOptions) ->
     let errors = Errors { fixed: fixed.error, uniform: uniform.error, groups: best.error, token };
     let plan = match options.mode {
         Mode::Token => ActivationPlan::token(options.bits, options.group_size, clip),
+        Mode::Groups if options.uniform => layer.plan(&uniform),
         Mode::Groups if best.error < fixed.error * (1.0 - WORTH) => layer.plan(&best),
         Mode::Groups | Mode::Static => layer.plan(&fixed),
     };
-    let reason = reason(options.mode, &errors, &best, rows);
+    let reason = match options.uniform {
+        true => "groups of equal length were asked for".into(),
+        false => reason(options.mode, &errors, &best, rows),
+    };
     Choice { plan, errors: Some(errors), reason }
 }
 

@@ -76,8 +76,11 @@ class Base:
     def __init__(self, cfg, w):
         self.cfg = cfg
         self.w = {k: np.asarray(v, np.float32) for k, v in w.items()}
+        self.actq = None  # called with the name of a layer, its inputs and the time: gives what the layer sees
 
     def linear(self, name, x, t):
+        if self.actq is not None:
+            x = self.actq(name, x, t)
         y = x @ self.w[name + ".weight"].T
         b = self.w.get(name + ".bias")
         return y if b is None else y + b

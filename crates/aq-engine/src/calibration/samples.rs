@@ -18,6 +18,9 @@ pub(crate) struct LayerSamples {
     rows: u64,
     buckets: Vec<Bucket>,
     importance: Vec<f32>,
+    absmax: Vec<f32>,
+    /// What each channel is divided by; empty for nothing.
+    factors: Vec<f32>,
 }
 
 /// Rows read at a time.
@@ -50,14 +53,23 @@ impl LayerSamples {
         }
         let buckets = times.buckets(info).map_err(fault)?;
         let rows = info.elements() / cols;
-        let samples = Self { source, index, cols: cols as usize, rows, buckets, importance: Vec::new() };
-        let importance = samples.mean_squares()?;
-        Ok(importance.map(|importance| Self { importance, ..samples }))
+        let (importance, absmax, factors) = (Vec::new(), Vec::new(), Vec::new());
+        Self { source, index, cols: cols as usize, rows, buckets, importance, absmax, factors }.scanned()
+    }
+
+    /// The same rows with each channel divided by its factor; `None` when a value is not finite then.
+    pub(super) fn divided(self, factors: &[f32]) -> Result<Option<Self>> {
+        Self { factors: factors.to_vec(), ..self }.scanned()
     }
 
     /// Mean square of each input channel over the rows that are not held out, each as often as its time counts.
     pub(crate) fn importance(&self) -> &[f32] {
         &self.importance
+    }
+
+    /// Largest magnitude of each input channel in each timestep bucket over the rows that are not held out.
+    pub(crate) fn absmax(&self) -> &[f32] {
+        &self.absmax
     }
 
     /// The rows that are held out, one after the other; none when there are few rows.
@@ -108,6 +120,8 @@ impl LayerSamples {
                 let count = self.buckets[bucket].end - start;
                 for row in (0..count).step_by(count.div_ceil(limit).max(1) as usize) {
                     rows.extend_from_slice(self.read(&mut reader, start + row, 1)?);
+                    let at = rows.len() - self.cols;
+                    self.divide(&mut rows[at..]);
                 }
             }
             steps.push(Step { first, last, rows });
@@ -125,35 +139,54 @@ impl LayerSamples {
         reader.read(&*self.source, self.index, first * cols, (count * cols) as usize)
     }
 
+    /// Divides each channel of a row by its factor.
+    fn divide(&self, row: &mut [f32]) {
+        row.iter_mut().zip(&self.factors).for_each(|(x, s)| *x /= s);
+    }
+
     /// Visits every row with its number and its bucket.
     fn each_row(&self, mut visit: impl FnMut(u64, &Bucket, &[f32])) -> Result<()> {
-        let mut reader = WeightReader::default();
+        let (mut reader, mut divided) = (WeightReader::default(), Vec::new());
         let mut buckets = self.buckets.iter().peekable();
         for first in (0..self.rows).step_by(BLOCK_ROWS as usize) {
             let block = self.read(&mut reader, first, BLOCK_ROWS.min(self.rows - first))?;
             for (n, row) in (first..).zip(block.chunks(self.cols)) {
                 while buckets.next_if(|bucket| bucket.end <= n).is_some() {}
-                if let Some(bucket) = buckets.peek() {
+                let Some(bucket) = buckets.peek() else { continue };
+                if self.factors.is_empty() {
                     visit(n, bucket, row);
+                    continue;
                 }
+                divided.clear();
+                divided.extend_from_slice(row);
+                self.divide(&mut divided);
+                visit(n, bucket, &divided);
             }
         }
         Ok(())
     }
 
-    fn mean_squares(&self) -> Result<Option<Vec<f32>>> {
+    /// With what is known of all rows: the mean square of each channel, and its largest magnitude in each bucket.
+    fn scanned(self) -> Result<Option<Self>> {
         let (mut sums, mut total, mut finite) = (vec![0f64; self.cols], 0f64, true);
+        let (mut absmax, mut ends) = (Vec::new(), self.buckets.iter().map(|b| b.end).peekable());
         self.each_row(|n, bucket, row| {
             finite &= aq_kernels::metric::first_non_finite(row).is_none();
+            while ends.next_if(|&end| end < bucket.end).is_some() || absmax.is_empty() {
+                absmax.resize(absmax.len() + self.cols, 0f32);
+            }
             if !self.is_held_out(n) {
                 let weight = bucket.weight;
                 total += weight;
-                let squares = row.iter().map(|&x| weight * (f64::from(x) * f64::from(x)));
-                sums.iter_mut().zip(squares).for_each(|(sum, square)| *sum += square);
+                let at = absmax.len() - self.cols;
+                for ((x, sum), largest) in row.iter().zip(&mut sums).zip(&mut absmax[at..]) {
+                    *sum += weight * (f64::from(*x) * f64::from(*x));
+                    *largest = largest.max(x.abs());
+                }
             }
         })?;
-        let means = sums.iter().map(|s| if total > 0.0 { (s / total) as f32 } else { 0.0 });
-        Ok(finite.then(|| means.collect()))
+        let importance = sums.iter().map(|s| if total > 0.0 { (s / total) as f32 } else { 0.0 }).collect();
+        Ok(finite.then(|| Self { importance, absmax, ..self }))
     }
 }
 

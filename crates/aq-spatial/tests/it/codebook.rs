@@ -44,7 +44,7 @@ fn training_minds_importance() {
     };
     let case = case(2);
     let plain = case.decode(&case.encode_known(&weights, LayerStats::default()));
-    let stats = LayerStats { importance: Some(&importance), inputs: None };
+    let stats = LayerStats { importance: Some(&importance), ..LayerStats::default() };
     let weighted = case.decode(&case.encode_known(&weights, stats));
     assert!(error(&weighted) < 0.93 * error(&plain), "{} {}", error(&weighted), error(&plain));
 }

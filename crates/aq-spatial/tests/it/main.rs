@@ -8,5 +8,6 @@ mod gain;
 mod gptq;
 mod rotation;
 mod rows;
+mod smoothing;
 mod support;
 mod trellis;

@@ -64,7 +64,9 @@ impl Layer {
         let info = case.info(self.weights.len());
         let (importance, inputs) = (self.importance(), Inputs { rows: &self.known, cols: self.cols });
         let stats = match calibrated {
-            true => LayerStats { importance: Some(&importance), inputs: Some(&inputs) },
+            true => {
+                LayerStats { importance: Some(&importance), inputs: Some(&inputs), ..LayerStats::default() }
+            }
             false => LayerStats::default(),
         };
         let blocks = [RowData::F32(&self.weights)];

@@ -69,7 +69,7 @@ fn inputs_that_do_not_fit_are_refused() {
     let (info, strategy) = (case.info(8), strategy("ls"));
     let length = |what, got, expected| StrategyError::InputLength { what, tensor: "w".into(), got, expected };
 
-    let stats = LayerStats { importance: Some(&[1.0; 3]), inputs: None };
+    let stats = LayerStats { importance: Some(&[1.0; 3]), ..LayerStats::default() };
     let layer = LayerInputs { stats, ..LayerInputs::new(&info) };
     assert_eq!(strategy.prepare(&layer, &case.plan()).err(), Some(length("importance", 3, 4)));
 

@@ -46,7 +46,7 @@ impl Case {
 
     /// Encodes rows given in one call or in several.
     pub(crate) fn encode(&self, blocks: &[RowData<'_>], importance: Option<&[f32]>) -> EncodedRows {
-        self.encode_with(blocks, LayerStats { importance, inputs: None }).0
+        self.encode_with(blocks, LayerStats { importance, ..LayerStats::default() }).0
     }
 
     /// Encodes rows of which the strategy may look at all beforehand.
@@ -121,7 +121,7 @@ impl Inputs {
     }
 
     pub(crate) fn stats(&self) -> LayerStats<'_> {
-        LayerStats { importance: None, inputs: Some(self) }
+        LayerStats { inputs: Some(self), ..LayerStats::default() }
     }
 
     /// Squared error of the outputs over their squares.
