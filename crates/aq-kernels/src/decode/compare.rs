@@ -13,8 +13,8 @@ const BLOCK: usize = 512;
 
 /// Compares the packed form of a run of groups with the weights it was made of.
 ///
-/// It is what [`crate::metric::compare`] says of the weights and of what [`dequantize`](super::dequantize) makes of the codes, to the
-/// last bit, without writing that down.
+/// The sums are what [`crate::metric::compare`] says of the weights and of what [`dequantize`](super::dequantize) makes of the codes,
+/// to the last bit, without writing that down. `max_abs` is not looked for and stays 0.
 ///
 /// # Panics
 /// As [`dequantize`](super::dequantize).
@@ -23,43 +23,23 @@ const BLOCK: usize = 512;
 /// use aq_kernels::{Weights, decode::{Grids, Offsets, compare}};
 /// let grids = Grids { scales: &[0.5], offsets: Offsets::Zero(&[2]), factor: 1.0 };
 /// let c = compare(4, 4, Weights::F32(&[-1.0, 0.0, 2.0, 7.0]), &[0x20, 0xf6], grids);
-/// assert_eq!((c.error, c.max_abs), (0.25, 0.5));
+/// assert_eq!((c.dot, c.error), (50.5, 0.25));
 /// ```
 pub fn compare(bits: u8, group: usize, x: Weights<'_>, packed: &[u8], grids: Grids<'_>) -> Comparison {
     let groups = Groups::new(bits, group, packed, grids, x.len());
     match x {
-        Weights::F32(x) => run(Compare::<_, true> { groups, x }),
-        Weights::F16(x) => run(Compare::<_, true> { groups, x }),
-        Weights::BF16(x) => run(Compare::<_, true> { groups, x }),
+        Weights::F32(x) => run(Compare { groups, x }),
+        Weights::F16(x) => run(Compare { groups, x }),
+        Weights::BF16(x) => run(Compare { groups, x }),
     }
 }
 
-/// The sums `dot` and `aa` of [`compare`], to the last bit; all else is 0.
-///
-/// # Panics
-/// As [`dequantize`](super::dequantize).
-///
-/// ```
-/// use aq_kernels::{Weights, decode::{Grids, Offsets, dots}};
-/// let grids = Grids { scales: &[0.5], offsets: Offsets::Zero(&[2]), factor: 1.0 };
-/// let c = dots(4, 4, Weights::F32(&[-1.0, 0.0, 2.0, 7.0]), &[0x20, 0xf6], grids);
-/// assert_eq!((c.dot, c.aa, c.error), (50.5, 54.0, 0.0));
-/// ```
-pub fn dots(bits: u8, group: usize, x: Weights<'_>, packed: &[u8], grids: Grids<'_>) -> Comparison {
-    let groups = Groups::new(bits, group, packed, grids, x.len());
-    match x {
-        Weights::F32(x) => run(Compare::<_, false> { groups, x }),
-        Weights::F16(x) => run(Compare::<_, false> { groups, x }),
-        Weights::BF16(x) => run(Compare::<_, false> { groups, x }),
-    }
-}
-
-struct Compare<'a, T, const ALL: bool> {
+struct Compare<'a, T> {
     groups: Groups<'a>,
     x: &'a [T],
 }
 
-impl<T: Weight, const ALL: bool> Kernel for Compare<'_, T, ALL> {
+impl<T: Weight> Kernel for Compare<'_, T> {
     type Output = Comparison;
 
     #[inline(always)]
@@ -75,7 +55,7 @@ impl<T: Weight, const ALL: bool> Kernel for Compare<'_, T, ALL> {
     }
 }
 
-impl<T: Weight, const ALL: bool> Compare<'_, T, ALL> {
+impl<T: Weight> Compare<'_, T> {
     #[inline(always)]
     fn bits<const BITS: usize, I: Isa>(self, isa: I) -> Comparison {
         let Groups { group, packed, grids, .. } = self.groups;
@@ -99,7 +79,7 @@ impl<T: Weight, const ALL: bool> Compare<'_, T, ALL> {
                 filled += n;
                 if filled >= BLOCK {
                     let (block, rest) = x.split_at(BLOCK);
-                    sums.add::<ALL, I, T>(isa, block.as_chunks().0, decoded[..BLOCK].as_chunks().0);
+                    sums.add(isa, block.as_chunks().0, decoded[..BLOCK].as_chunks().0);
                     decoded.copy_within(BLOCK.., 0);
                     (x, filled) = (rest, filled - BLOCK);
                 }
@@ -109,11 +89,11 @@ impl<T: Weight, const ALL: bool> Compare<'_, T, ALL> {
         decoded[filled..].fill(0.0);
         let (body, tail) = x.as_chunks();
         let (near, far) = decoded.as_chunks().0.split_at(body.len());
-        sums.add::<ALL, I, T>(isa, body, near);
+        sums.add(isa, body, near);
         if !tail.is_empty() {
             let mut last = [T::ZERO; LANES];
             T::store(isa, load_padded(isa, tail), &mut last);
-            sums.add::<ALL, I, T>(isa, &[last], &far[..1]);
+            sums.add(isa, &[last], &far[..1]);
         }
         sums.finish()
     }
@@ -126,14 +106,13 @@ struct Sums {
     aa: [f64; LANES],
     bb: [f64; LANES],
     error: [f64; LANES],
-    max_abs: [f64; LANES],
 }
 
 impl Sums {
     /// The sums are local to the loop, or else they would not stay in registers.
     #[inline(always)]
-    fn add<const ALL: bool, I: Isa, T: Weight>(&mut self, isa: I, a: &[[T; LANES]], b: &[[f32; LANES]]) {
-        let Self { mut dot, mut aa, mut bb, mut error, mut max_abs } = *self;
+    fn add<I: Isa, T: Weight>(&mut self, isa: I, a: &[[T; LANES]], b: &[[f32; LANES]]) {
+        let Self { mut dot, mut aa, mut bb, mut error } = *self;
         for (a, b) in a.iter().zip(b) {
             let mut wide = [0.0; LANES];
             isa.store(T::load(isa, a), &mut wide);
@@ -141,25 +120,18 @@ impl Sums {
                 let (a, b) = (f64::from(wide[i]), f64::from(b[i]));
                 dot[i] = add_product::<I>(a, b, dot[i]);
                 aa[i] = add_product::<I>(a, a, aa[i]);
-                if ALL {
-                    let d = a - b;
-                    bb[i] = add_product::<I>(b, b, bb[i]);
-                    error[i] += d * d;
-                    max_abs[i] = if d.abs() > max_abs[i] { d.abs() } else { max_abs[i] };
-                }
+                bb[i] = add_product::<I>(b, b, bb[i]);
+                let d = a - b;
+                error[i] += d * d;
             }
         }
-        *self = Self { dot, aa, bb, error, max_abs };
+        *self = Self { dot, aa, bb, error };
     }
 
     #[inline(always)]
     fn finish(self) -> Comparison {
-        let Self { dot, aa, bb, error, max_abs } = self;
-        let mut largest = 0.0;
-        for v in max_abs {
-            largest = if v > largest { v } else { largest };
-        }
-        Comparison { dot: fold(dot), aa: fold(aa), bb: fold(bb), error: fold(error), max_abs: largest }
+        let Self { dot, aa, bb, error } = self;
+        Comparison { dot: fold(dot), aa: fold(aa), bb: fold(bb), error: fold(error), max_abs: 0.0 }
     }
 }
 
