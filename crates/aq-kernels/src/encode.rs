@@ -2,6 +2,7 @@
 
 mod chunk;
 mod grids;
+mod scales;
 mod sums;
 
 use crate::Weights;
@@ -12,6 +13,7 @@ use crate::weights::{Weight, load_padded};
 
 use chunk::{Grid, encode_group};
 use grids::Grids;
+pub use scales::multiply_scales;
 use sums::RowSums;
 pub use sums::{Sums, grid_sums};
 
@@ -121,7 +123,7 @@ impl<T: Weight> EncodeMinMax<'_, T> {
         let piece = packed_len(BITS as u8, group);
         let batches = x.chunks(LANES * group).zip(packed.chunks_mut(LANES * piece));
         let stored = grids.scales.chunks_mut(LANES).zip(grids.zeros.chunks_mut(LANES));
-        let mut sums = RowSums::default();
+        let mut sums = RowSums::new(isa);
         let mut extremes =
             Extremes { low: 0.0, high: 0.0, smallest_scale: f32::INFINITY, largest_scale: 0.0 };
         for ((x, packed), (scales, zeros)) in batches.zip(stored) {
@@ -144,7 +146,7 @@ impl<T: Weight> EncodeMinMax<'_, T> {
                 encode_group::<BITS, I, T>(isa, x, grid, out, &mut sums);
             }
         }
-        (extremes, sums.finish())
+        (extremes, sums.finish(isa))
     }
 }
 

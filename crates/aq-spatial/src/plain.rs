@@ -5,11 +5,10 @@
 use aq_codec::{AffineRow, push_grids};
 use aq_core::{EncodedRows, OffsetKind, Scratch};
 use aq_kernels::Weights;
-use aq_kernels::encode::{GridsMut, Sums, encode_min_max};
+use aq_kernels::encode::{GridsMut, Sums, encode_min_max, multiply_scales};
 
 use crate::exponent::{has_normal_scales, is_plain};
 use crate::gain::correction;
-use crate::grid::round;
 use crate::row::{Method, RowEncoder};
 
 /// Quantizes a row and appends it to `out`; `false`, with nothing appended, where it takes the long way or some weight is not finite.
@@ -63,13 +62,7 @@ impl<M: Method> PlainRow<'_, M> {
 /// scales changes each share by at most 2^-11, which is less than the tolerance.
 fn correct_gain(sums: Sums, scratch: &mut Scratch) -> bool {
     let Some(gain) = correction(sums.norm, sums.product) else { return true };
-    let (mut smallest, mut largest) = (f32::INFINITY, 0.0_f32);
-    for scale in &mut scratch.scales {
-        let corrected = *scale * gain.factor;
-        smallest = smallest.min(if corrected > 0.0 { corrected } else { f32::INFINITY });
-        largest = largest.max(corrected);
-        *scale = round(corrected);
-    }
+    let (smallest, largest) = multiply_scales(&mut scratch.scales, gain.factor);
     has_normal_scales(smallest, largest)
 }
 

@@ -3,7 +3,7 @@
 use super::{Grid, Grids, Groups, has_whole_planes};
 use crate::Weights;
 use crate::isa::{Isa, Kernel, run};
-use crate::lanes::{LANES, fold};
+use crate::lanes::LANES;
 use crate::metric::Comparison;
 use crate::pack::{CHUNK, packed_len};
 use crate::weights::{Weight, load_padded};
@@ -59,7 +59,11 @@ impl<T: Weight> Compare<'_, T> {
     #[inline(always)]
     fn bits<const BITS: usize, I: Isa>(self, isa: I) -> Comparison {
         let Groups { group, packed, grids, .. } = self.groups;
-        let mut sums = Sums::default();
+        let whole = group.is_multiple_of(CHUNK) && self.x.len().is_multiple_of(CHUNK);
+        if I::WIDE_TABLES && matches!(BITS, 2 | 4) && whole {
+            return self.chunks::<BITS, I>(isa);
+        }
+        let mut sums = Sums::new(isa);
         // `filled` weights are decoded but not compared, room for one more chunk lies behind a full block.
         let (mut decoded, mut filled) = ([0.0; BLOCK + CHUNK], 0);
         let (mut x, mut left) = (self.x, self.x.len());
@@ -95,48 +99,88 @@ impl<T: Weight> Compare<'_, T> {
             T::store(isa, load_padded(isa, tail), &mut last);
             sums.add(isa, &[last], &far[..1]);
         }
-        sums.finish()
+        sums.finish(isa)
+    }
+
+    /// [`Self::bits`] where there is no chunk that is not full: each weight is looked up in `f64` at once.
+    #[inline(always)]
+    fn chunks<const BITS: usize, I: Isa>(self, isa: I) -> Comparison {
+        let Groups { group, packed, grids, .. } = self.groups;
+        let mut sums = Sums::new(isa);
+        let groups = self.x.chunks(group).zip(packed.chunks(packed_len(BITS as u8, group)));
+        for (i, (x, packed)) in groups.enumerate() {
+            let table = isa.wide(Grid::<I>::new(isa, &grids, i, BITS).table);
+            let chunks = x.as_chunks::<CHUNK>().0.iter().zip(packed.chunks_exact(CHUNK / 8 * BITS));
+            for (x, packed) in chunks {
+                let (x, packed) = (x.as_chunks().0, &packed.as_chunks().0[..BITS]);
+                sums.plane::<0, T>(isa, table, &x[..BITS], packed);
+                if BITS == 4 {
+                    sums.plane::<4, T>(isa, table, &x[BITS..2 * BITS], packed);
+                } else {
+                    sums.plane::<2, T>(isa, table, &x[BITS..2 * BITS], packed);
+                    sums.plane::<4, T>(isa, table, &x[2 * BITS..3 * BITS], packed);
+                    sums.plane::<6, T>(isa, table, &x[3 * BITS..], packed);
+                }
+            }
+        }
+        sums.finish(isa)
     }
 }
 
 /// The sums of a comparison on their way, 16 lanes each.
-#[derive(Default)]
-struct Sums {
-    dot: [f64; LANES],
-    aa: [f64; LANES],
-    bb: [f64; LANES],
-    error: [f64; LANES],
+#[derive(Clone, Copy)]
+struct Sums<I: Isa> {
+    dot: I::D,
+    aa: I::D,
+    bb: I::D,
+    error: I::D,
 }
 
-impl Sums {
+impl<I: Isa> Sums<I> {
+    #[inline(always)]
+    fn new(isa: I) -> Self {
+        let zero = isa.load_wide(&[0.0; LANES]);
+        Self { dot: zero, aa: zero, bb: zero, error: zero }
+    }
+
     /// The sums are local to the loop, or else they would not stay in registers.
     #[inline(always)]
-    fn add<I: Isa, T: Weight>(&mut self, isa: I, a: &[[T; LANES]], b: &[[f32; LANES]]) {
-        let Self { mut dot, mut aa, mut bb, mut error } = *self;
+    fn add<T: Weight>(&mut self, isa: I, a: &[[T; LANES]], b: &[[f32; LANES]]) {
+        let mut sums = *self;
         for (a, b) in a.iter().zip(b) {
-            let mut wide = [0.0; LANES];
-            isa.store(T::load(isa, a), &mut wide);
-            for i in 0..LANES {
-                let (a, b) = (f64::from(wide[i]), f64::from(b[i]));
-                dot[i] = add_product::<I>(a, b, dot[i]);
-                aa[i] = add_product::<I>(a, a, aa[i]);
-                bb[i] = add_product::<I>(b, b, bb[i]);
-                let d = a - b;
-                error[i] += d * d;
-            }
+            sums.pairs(isa, isa.wide(T::load(isa, a)), isa.wide(isa.load(b)));
         }
-        *self = Self { dot, aa, bb, error };
+        *self = sums;
+    }
+
+    /// Adds weights beside those of the codes that lie in `packed` from bit `SHIFT` on.
+    #[inline(always)]
+    fn plane<const SHIFT: u32, T: Weight>(
+        &mut self,
+        isa: I,
+        table: I::D,
+        a: &[[T; LANES]],
+        packed: &[[u8; LANES]],
+    ) {
+        for (a, packed) in a.iter().zip(packed) {
+            self.pairs(isa, isa.wide(T::load(isa, a)), isa.look_up_wide::<SHIFT>(table, packed));
+        }
+    }
+
+    /// Adds 16 pairs.
+    #[inline(always)]
+    fn pairs(&mut self, isa: I, a: I::D, b: I::D) {
+        let d = isa.sub_wide(a, b);
+        self.dot = isa.add_product(a, b, self.dot);
+        self.aa = isa.add_product(a, a, self.aa);
+        self.bb = isa.add_product(b, b, self.bb);
+        self.error = isa.add_wide(self.error, isa.mul_wide(d, d));
     }
 
     #[inline(always)]
-    fn finish(self) -> Comparison {
-        let Self { dot, aa, bb, error } = self;
-        Comparison { dot: fold(dot), aa: fold(aa), bb: fold(bb), error: fold(error), max_abs: 0.0 }
+    fn finish(self, isa: I) -> Comparison {
+        let (dot, aa) = (isa.fold_wide(self.dot), isa.fold_wide(self.aa));
+        let (bb, error) = (isa.fold_wide(self.bb), isa.fold_wide(self.error));
+        Comparison { dot, aa, bb, error, max_abs: 0.0 }
     }
-}
-
-/// `a * b + sum`. The product of two widened f32 is exact, so rounding it on the way or not gives the same bits.
-#[inline(always)]
-fn add_product<I: Isa>(a: f64, b: f64, sum: f64) -> f64 {
-    if I::FUSED { a.mul_add(b, sum) } else { a * b + sum }
 }

@@ -24,7 +24,7 @@ pub(super) fn encode_group<const BITS: usize, I: Isa, T: Weight>(
     x: &[T],
     grid: Grid,
     out: &mut [u8],
-    sums: &mut RowSums,
+    sums: &mut RowSums<I>,
 ) {
     let rounding = Rounding::new(isa, grid);
     for (x, out) in x.chunks(CHUNK).zip(out.chunks_mut(CHUNK / 8 * BITS)) {

@@ -1,7 +1,7 @@
 //! Sums over weights and their codes, from which the gain of a row follows.
 
 use crate::isa::{Isa, Kernel, run};
-use crate::lanes::{LANES, fold, padded};
+use crate::lanes::{LANES, padded};
 use crate::pack::CHUNK;
 
 /// Sums over weights `x` and what they are decoded to, `q = scale * k` with `k = code - zero`.
@@ -46,7 +46,7 @@ impl Kernel for GridSums<'_> {
 
     #[inline(always)]
     fn call<I: Isa>(self, isa: I) -> Sums {
-        let mut sums = RowSums::default();
+        let mut sums = RowSums::new(isa);
         let groups = self.x.chunks(self.group).zip(self.codes.chunks(self.group));
         for ((x, codes), (&scale, &zero)) in groups.zip(self.scales.iter().zip(self.zeros)) {
             for (x, codes) in x.chunks(CHUNK).zip(codes.chunks(CHUNK)) {
@@ -59,7 +59,7 @@ impl Kernel for GridSums<'_> {
                 sums.add(isa, chunk, scale);
             }
         }
-        sums.finish()
+        sums.finish(isa)
     }
 }
 
@@ -86,31 +86,28 @@ impl<I: Isa> ChunkSums<I> {
 }
 
 /// The sums of a run of groups on their way.
-#[derive(Default)]
-pub(super) struct RowSums {
-    norm: [f64; LANES],
-    product: [f64; LANES],
+pub(super) struct RowSums<I: Isa> {
+    norm: I::D,
+    product: I::D,
 }
 
-impl RowSums {
-    /// Adds weights of a group of scale `scale`. The product of two widened `f32` is exact, so rounding it on the way or not
-    /// gives the same bits.
+impl<I: Isa> RowSums<I> {
     #[inline(always)]
-    pub(super) fn add<I: Isa>(&mut self, isa: I, chunk: ChunkSums<I>, scale: f32) {
-        let [mut norm, mut product] = [[0.0; LANES]; 2];
-        isa.store(chunk.norm, &mut norm);
-        isa.store(chunk.product, &mut product);
-        let scale = f64::from(scale);
-        for i in 0..LANES {
-            self.norm[i] += f64::from(norm[i]);
-            let product = f64::from(product[i]);
-            let sum = self.product[i];
-            self.product[i] = if I::FUSED { product.mul_add(scale, sum) } else { product * scale + sum };
-        }
+    pub(super) fn new(isa: I) -> Self {
+        let zero = isa.load_wide(&[0.0; LANES]);
+        Self { norm: zero, product: zero }
+    }
+
+    /// Adds weights of a group of scale `scale`.
+    #[inline(always)]
+    pub(super) fn add(&mut self, isa: I, chunk: ChunkSums<I>, scale: f32) {
+        self.norm = isa.add_wide(self.norm, isa.wide(chunk.norm));
+        let scale = isa.wide(isa.splat(scale));
+        self.product = isa.add_product(isa.wide(chunk.product), scale, self.product);
     }
 
     #[inline(always)]
-    pub(super) fn finish(self) -> Sums {
-        Sums { norm: fold(self.norm), product: fold(self.product) }
+    pub(super) fn finish(self, isa: I) -> Sums {
+        Sums { norm: isa.fold_wide(self.norm), product: isa.fold_wide(self.product) }
     }
 }

@@ -1,7 +1,7 @@
 //! Kernels that do several steps in one pass give the bits of the steps taken one by one.
 
 use aq_kernels::decode::{self, Grids, Offsets};
-use aq_kernels::encode::{Extremes, GridsMut, Sums, encode_min_max, grid_sums};
+use aq_kernels::encode::{Extremes, GridsMut, Sums, encode_min_max, grid_sums, multiply_scales};
 use aq_kernels::metric::Comparison;
 use aq_kernels::{Weights, WeightsMut, pack, reference};
 use half::{bf16, f16};
@@ -164,6 +164,22 @@ fn decode_and_compare() {
             let wide: Vec<f32> = brains.iter().map(|b| b.to_f32()).collect();
             let got = decode::compare(bits, group, Weights::BF16(&brains), &packed, grids);
             assert_eq!(got, Comparison { max_abs: 0.0, ..reference::compare(&wide, &want) }, "{what}");
+        }
+    });
+}
+
+#[test]
+fn scales_times_a_factor() {
+    check_all(|x, what| {
+        for factor in [1.0, 0.93, 1.7, 4.0] {
+            let scales: Vec<f32> = x.iter().map(|v| v.abs().min(1e4)).collect();
+            let exact: Vec<f32> = scales.iter().map(|v| v * factor).collect();
+            let want: Vec<f32> = exact.iter().map(|&v| f16::from_f32(v).to_f32()).collect();
+            let smallest = exact.iter().copied().filter(|&v| v > 0.0).fold(f32::INFINITY, f32::min);
+            let largest = exact.iter().copied().fold(0.0, f32::max);
+            let mut got = scales;
+            assert_eq!(multiply_scales(&mut got, factor), (smallest, largest), "{what}");
+            assert_same(&got, &want, what);
         }
     });
 }
