@@ -22,6 +22,7 @@
 //! exponent is 0. All rows take the same bytes, so any row is found without reading another.
 
 use aq_core::{AffineEncoding, BitWidth, EncodedRows, GroupSize, OffsetKind};
+use aq_kernels::float16::narrow_f16;
 use aq_kernels::pack;
 use half::f16;
 
@@ -131,7 +132,13 @@ pub(crate) fn push_codes(bits: BitWidth, group_size: GroupSize, codes: &[u8], ou
 }
 
 pub(crate) fn push_f16(values: &[f32], out: &mut Vec<u8>) {
-    out.extend(values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()));
+    let (mut halves, mut bytes) = ([f16::ZERO; 64], [[0; 2]; 64]);
+    for values in values.chunks(64) {
+        let (halves, bytes) = (&mut halves[..values.len()], &mut bytes[..values.len()]);
+        narrow_f16(values, halves);
+        bytes.iter_mut().zip(halves).for_each(|(bytes, half)| *bytes = half.to_le_bytes());
+        out.extend_from_slice(bytes.as_flattened());
+    }
 }
 
 /// The bytes before packing lie for a moment behind the packed ones, so no other buffer is needed.

@@ -2,6 +2,7 @@
 
 use aq_core::{AffineEncoding, OffsetKind, RowData, SlabParts};
 use aq_kernels::decode::{Grids, Offsets, compare, dequantize};
+use aq_kernels::float16::widen_f16;
 use aq_kernels::metric::Comparison;
 use aq_kernels::{Weights, WeightsMut, pack};
 use half::f16;
@@ -205,8 +206,14 @@ impl<'a> StoredRows<'a> {
 }
 
 pub(crate) fn read_f16(bytes: &[u8], out: &mut Vec<f32>) {
-    out.clear();
-    out.extend(bytes.as_chunks::<2>().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()));
+    let bytes = bytes.as_chunks::<2>().0;
+    out.resize(bytes.len(), 0.0);
+    let mut halves = [f16::ZERO; 64];
+    for (bytes, out) in bytes.chunks(64).zip(out.chunks_mut(64)) {
+        let halves = &mut halves[..bytes.len()];
+        halves.iter_mut().zip(bytes).for_each(|(half, &bytes)| *half = f16::from_le_bytes(bytes));
+        widen_f16(halves, out);
+    }
 }
 
 /// `2^exponent`, exact for every `i8`.

@@ -55,4 +55,16 @@ pub enum StrategyError {
         /// What went wrong.
         reason: String,
     },
+    /// A weight that is NaN or infinite.
+    #[error(
+        "tensor {tensor}: holds NaN or an infinite value at row {row}, column {col}; only finite weights can be quantized"
+    )]
+    NotFinite {
+        /// Tensor name.
+        tensor: String,
+        /// Row of the first such weight.
+        row: u64,
+        /// Its place in the row.
+        col: u64,
+    },
 }

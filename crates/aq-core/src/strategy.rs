@@ -35,18 +35,24 @@ pub trait QuantStrategy: Send + Sync {
 
 /// A layer whose shared state is ready.
 pub trait RowQuantizer: Send + Sync {
-    /// Quantizes `rows` and appends them to `out`. The weights are finite.
+    /// Quantizes `rows` and appends them to `out`. The weights are finite, unless [`Self::refuses_non_finite`] says that they need not be.
     ///
     /// The bytes appended for a row depend on that row and the shared state only.
     ///
     /// # Errors
-    /// When `rows` does not fit the layer.
+    /// When `rows` does not fit the layer; [`StrategyError::NotFinite`] where the strategy looks for such weights itself.
     fn quantize_rows(
         &self,
         rows: Rows<'_>,
         scratch: &mut Scratch,
         out: &mut EncodedRows,
     ) -> Result<(), StrategyError>;
+
+    /// Whether [`Self::quantize_rows`] itself finds every weight that is NaN or infinite and refuses it with
+    /// [`StrategyError::NotFinite`]. Else it is never given one, which takes whoever calls it a pass over the weights.
+    fn refuses_non_finite(&self) -> bool {
+        false
+    }
 
     /// Ends a slab, after its last row was appended to `out`: codecs that code a slab as a whole do it here.
     ///

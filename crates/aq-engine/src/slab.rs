@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aq_codec::ReadScratch;
 use aq_core::{
     DType, EncodedRows, Encoding, LayerPlan, QuantStrategy, RowData, RowQuantizer, Rows, Scratch, SlabParts,
-    StepDown, StoredTensor,
+    StepDown, StoredTensor, StrategyError,
 };
 use aq_io::Source;
 use aq_kernels::metric::Comparison;
@@ -115,7 +115,11 @@ impl TensorTask<'_> {
         }
     }
 
-    fn fail(&self, reason: String) -> EngineError {
+    /// The error for a weight that is NaN or infinite.
+    fn not_finite(&self, row: u64, col: u64) -> EngineError {
+        let reason = format!(
+            "holds NaN or an infinite value at row {row}, column {col}; only finite weights can be quantized"
+        );
         let tensor = self.stored.info.name().to_string();
         EngineError::Tensor { path: self.source.path().into(), tensor, reason }
     }
@@ -295,14 +299,16 @@ impl SlabWorker {
         let cols = task.stored.info.cols() as usize;
         let (start, n) = block.weights(cols);
         let weights = self.reader.read_rows(task.source, task.index, start, n)?;
-        if let Some(at) = first_non_finite(weights) {
-            let (row, col) = (block.first + (at / cols) as u64, at % cols);
-            return Err(task.fail(format!(
-                "holds NaN or an infinite value at row {row}, column {col}; only finite weights can be quantized"
-            )));
+        if !quantizer.refuses_non_finite()
+            && let Some(at) = first_non_finite(weights)
+        {
+            return Err(task.not_finite(block.first + (at / cols) as u64, (at % cols) as u64));
         }
         let source = Rows { data: weights, cols, first_row: block.first };
-        quantizer.quantize_rows(source, &mut self.scratch, rows)?;
+        quantizer.quantize_rows(source, &mut self.scratch, rows).map_err(|e| match e {
+            StrategyError::NotFinite { row, col, .. } => task.not_finite(row, col),
+            e => e.into(),
+        })?;
         let (got, expected) = (rows.row_count, block.in_slab + block.rows);
         if got != expected {
             return Err(EngineError::Internal(format!("a strategy gave {got} rows of {expected}")));

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::mmap::Map;
 use crate::{Access, IoError, Result};
 
+/// Bytes from which on the pages of a range are asked for at once.
+const LARGE: usize = 64 << 10;
+
 /// An open file whose length was taken once; every read is checked against it.
 #[derive(Debug)]
 pub(crate) struct FileBytes {
@@ -48,7 +51,12 @@ impl FileBytes {
     /// The bytes of `range`, when the file is mapped and holds them.
     pub(crate) fn borrow(&self, range: Range<u64>) -> Option<&[u8]> {
         let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
-        self.map.as_ref()?.bytes().get(start..end)
+        let map = self.map.as_ref()?;
+        let bytes = map.bytes().get(start..end)?;
+        if bytes.len() >= LARGE {
+            map.populate(start..end);
+        }
+        Some(bytes)
     }
 
     /// Fills `dst` with the bytes from `start` on.

@@ -8,7 +8,7 @@ use crate::weights::Weight;
 
 mod compare;
 
-pub use compare::{compare, dots};
+pub use compare::compare;
 
 /// The grids of a run of groups: one element a group in each slice.
 #[derive(Debug, Clone, Copy)]

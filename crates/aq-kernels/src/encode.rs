@@ -1,13 +1,21 @@
 //! Weights to packed codes in one pass: range, grid, rounding and packing of a group while it is in the first cache.
 
-use half::f16;
+mod chunk;
+mod grids;
+mod scales;
+mod sums;
 
 use crate::Weights;
-use crate::float16::{Convert, NarrowF16, WidenF16};
 use crate::isa::{Isa, Kernel, run};
-use crate::lanes::{LANES, clamp, round_even};
-use crate::pack::{CHUNK, check_width, pack_lanes, packed_len};
+use crate::lanes::LANES;
+use crate::pack::{check_width, packed_len};
 use crate::weights::{Weight, load_padded};
+
+use chunk::{Grid, encode_group};
+use grids::Grids;
+pub use scales::multiply_scales;
+use sums::RowSums;
+pub use sums::{Sums, grid_sums};
 
 /// Where the grids of a run of groups go: one element a group in each.
 #[derive(Debug)]
@@ -42,9 +50,10 @@ pub struct Extremes {
 ///
 /// When `round_ties_even((low + fitted * top) / scale + zero)` is below `top`, the largest code would stay unused: then
 /// the next smaller f16 is the scale, unless that is 0. A scale that rounds to 0 gives zero point and codes 0. Each
-/// operation is rounded to `f32`, none is fused. Weights that are not finite give a range that is not, or codes 0.
+/// operation is rounded to `f32`, none is fused. Weights that are not finite give codes 0 or a range that is not finite, and
+/// always sums that are not.
 ///
-/// The last group may be shorter. Codes are packed as [`crate::pack`] says, [`packed_len`] bytes a group.
+/// The sums are those of [`grid_sums`]. The last group may be shorter. Codes are packed as [`crate::pack`] says, [`packed_len`] bytes a group.
 ///
 /// # Panics
 /// When `bits` is not 2, 3, 4, 5, 6 or 8, when `group` is 0, or when a length does not fit.
@@ -54,9 +63,10 @@ pub struct Extremes {
 /// let (mut scales, mut zeros, mut packed) = ([0.0; 2], [0.0; 2], [0; 4]);
 /// let grids = GridsMut { scales: &mut scales, zeros: &mut zeros };
 /// let x = [-1.0, 0.0, 2.0, 6.5, 0.0, 15.0, 1.0];
-/// encode_min_max(4, 4, Weights::F32(&x), grids, &mut packed);
+/// let (_, sums) = encode_min_max(4, 4, Weights::F32(&x), grids, &mut packed);
 /// assert_eq!((scales, zeros), ([0.5, 1.0], [2.0, 0.0]));
 /// assert_eq!(packed, [0x20, 0xf6, 0xf0, 0x01]);
+/// assert_eq!(sums.product, 1.0 + 4.0 + 6.5 * 6.5 + 225.0 + 1.0);
 /// ```
 pub fn encode_min_max(
     bits: u8,
@@ -64,7 +74,7 @@ pub fn encode_min_max(
     x: Weights<'_>,
     grids: GridsMut<'_>,
     packed: &mut [u8],
-) -> Extremes {
+) -> (Extremes, Sums) {
     check_width(bits);
     let groups = x.len().div_ceil(group);
     assert_eq!(
@@ -89,10 +99,10 @@ struct EncodeMinMax<'a, T> {
 }
 
 impl<T: Weight> Kernel for EncodeMinMax<'_, T> {
-    type Output = Extremes;
+    type Output = (Extremes, Sums);
 
     #[inline(always)]
-    fn call<I: Isa>(self, isa: I) -> Extremes {
+    fn call<I: Isa>(self, isa: I) -> (Extremes, Sums) {
         match self.bits {
             2 => self.encode::<2, I>(isa),
             3 => self.encode::<3, I>(isa),
@@ -107,12 +117,13 @@ impl<T: Weight> Kernel for EncodeMinMax<'_, T> {
 impl<T: Weight> EncodeMinMax<'_, T> {
     /// Works on 16 groups at a time, so that finding their grids takes 16 lanes too.
     #[inline(always)]
-    fn encode<const BITS: usize, I: Isa>(self, isa: I) -> Extremes {
+    fn encode<const BITS: usize, I: Isa>(self, isa: I) -> (Extremes, Sums) {
         let Self { group, x, grids, packed, .. } = self;
         let top = ((1 << BITS) - 1) as f32;
         let piece = packed_len(BITS as u8, group);
         let batches = x.chunks(LANES * group).zip(packed.chunks_mut(LANES * piece));
         let stored = grids.scales.chunks_mut(LANES).zip(grids.zeros.chunks_mut(LANES));
+        let mut sums = RowSums::new(isa);
         let mut extremes =
             Extremes { low: 0.0, high: 0.0, smallest_scale: f32::INFINITY, largest_scale: 0.0 };
         for ((x, packed), (scales, zeros)) in batches.zip(stored) {
@@ -125,11 +136,17 @@ impl<T: Weight> EncodeMinMax<'_, T> {
             scales.copy_from_slice(&grids.scale[..scales.len()]);
             zeros.copy_from_slice(&grids.zero[..zeros.len()]);
             for (i, (x, out)) in x.chunks(group).zip(packed.chunks_mut(piece)).enumerate() {
-                let grid = Grid { low: grids.low[i], inverse: grids.inverse[i], top };
-                encode_group::<BITS, I, T>(isa, x, grid, out);
+                let grid = Grid {
+                    low: grids.low[i],
+                    inverse: grids.inverse[i],
+                    top,
+                    scale: grids.scale[i],
+                    zero: grids.zero[i],
+                };
+                encode_group::<BITS, I, T>(isa, x, grid, out, &mut sums);
             }
         }
-        extremes
+        (extremes, sums.finish(isa))
     }
 }
 
@@ -162,127 +179,4 @@ fn range<I: Isa, T: Weight>(isa: I, x: &[T]) -> (f32, f32) {
         (low, high) = (isa.min(v, low), isa.max(v, high));
     }
     (isa.smallest(low) + 0.0, isa.largest(high) + 0.0)
-}
-
-/// What it takes to turn weights into codes.
-#[derive(Clone, Copy)]
-struct Grid {
-    low: f32,
-    inverse: f32,
-    top: f32,
-}
-
-/// Rounds and packs one group.
-#[inline(always)]
-fn encode_group<const BITS: usize, I: Isa, T: Weight>(isa: I, x: &[T], grid: Grid, out: &mut [u8]) {
-    let rounding = Rounding::new(isa, grid);
-    for (x, out) in x.chunks(CHUNK).zip(out.chunks_mut(CHUNK / 8 * BITS)) {
-        match x.len() {
-            // Constants, so that the usual lengths have no loops left.
-            128 if matches!(BITS, 2 | 4 | 8) => rounding.planes::<BITS, T>(isa, 128, x, out),
-            64 if matches!(BITS, 2 | 4 | 8) => rounding.planes::<BITS, T>(isa, 64, x, out),
-            _ => {
-                let mut codes = [0; CHUNK];
-                rounding.bytes(isa, x, &mut codes);
-                pack_lanes::<BITS>(&codes[..x.len()], out);
-            }
-        }
-    }
-}
-
-/// A grid in all lanes.
-struct Rounding<I: Isa> {
-    low: I::F,
-    inverse: I::F,
-    top: I::F,
-}
-
-/// Packing of full chunks happens in lanes of 32 bits, before they are narrowed: half or a quarter of the narrowing.
-impl<I: Isa> Rounding<I> {
-    #[inline(always)]
-    fn new(isa: I, grid: Grid) -> Self {
-        Self { low: isa.splat(grid.low), inverse: isa.splat(grid.inverse), top: isa.splat(grid.top) }
-    }
-
-    #[inline(always)]
-    fn round(&self, isa: I, v: I::F) -> I::I {
-        let v = isa.mul(isa.sub(v, self.low), self.inverse);
-        isa.round(isa.min(isa.max(v, isa.splat(0.0)), self.top))
-    }
-
-    /// The `n` weights of a chunk of 2, 4 or 8 bits, whose bytes are one plane of whole vectors.
-    #[inline(always)]
-    fn planes<const BITS: usize, T: Weight>(&self, isa: I, n: usize, x: &[T], out: &mut [u8]) {
-        let stride = n / LANES * BITS / 8;
-        let x = &x.as_chunks().0[..8 / BITS * stride];
-        let out = &mut out.as_chunks_mut().0[..stride];
-        for (i, out) in out.iter_mut().enumerate() {
-            let byte = match BITS {
-                2 => {
-                    let low = isa.or(self.code(isa, x, i), isa.shl::<2>(self.code(isa, x, i + stride)));
-                    let high = isa.or(
-                        self.code(isa, x, i + 2 * stride),
-                        isa.shl::<2>(self.code(isa, x, i + 3 * stride)),
-                    );
-                    isa.or(low, isa.shl::<4>(high))
-                }
-                4 => isa.or(self.code(isa, x, i), isa.shl::<4>(self.code(isa, x, i + stride))),
-                _ => self.code(isa, x, i),
-            };
-            isa.narrow(byte, out);
-        }
-    }
-
-    /// A function, since compilers do not promise to inline a closure.
-    #[inline(always)]
-    fn code<T: Weight>(&self, isa: I, x: &[[T; LANES]], at: usize) -> I::I {
-        self.round(isa, T::load(isa, &x[at]))
-    }
-
-    /// A chunk of any length, one code a byte.
-    #[inline(always)]
-    fn bytes<T: Weight>(&self, isa: I, x: &[T], codes: &mut [u8; CHUNK]) {
-        let (body, tail) = x.as_chunks();
-        let codes = codes.as_chunks_mut().0;
-        for (x, codes) in body.iter().zip(codes.iter_mut()) {
-            isa.narrow(self.round(isa, T::load(isa, x)), codes);
-        }
-        if !tail.is_empty() {
-            isa.narrow(self.round(isa, load_padded(isa, tail)), &mut codes[body.len()]);
-        }
-    }
-}
-
-/// The grids of 16 groups.
-struct Grids {
-    fitted: [f32; LANES],
-    scale: [f32; LANES],
-    zero: [f32; LANES],
-    inverse: [f32; LANES],
-    low: [f32; LANES],
-}
-
-impl Grids {
-    #[inline(always)]
-    fn new(low: &[f32; LANES], high: &[f32; LANES], top: f32) -> Self {
-        let [mut fitted, mut scale, mut zero, mut inverse, mut grid_low] = [[0.0; LANES]; 5];
-        for i in 0..LANES {
-            fitted[i] = (high[i] - low[i]) / top;
-            let bits = NarrowF16::convert(if fitted[i] < 65504.0 { fitted[i] } else { 65504.0 }).to_bits();
-            let nearest = WidenF16::convert(f16::from_bits(bits));
-            let smaller = WidenF16::convert(f16::from_bits(bits.wrapping_sub(1)));
-            let reached = (low[i] + fitted[i] * top) / nearest + zero_point(low[i], nearest, top);
-            let unused = round_even(clamp(reached, top)) < top;
-            scale[i] = if unused && bits > 1 { smaller } else { nearest };
-            zero[i] = if bits > 0 { zero_point(low[i], scale[i], top) } else { 0.0 };
-            inverse[i] = if bits > 0 { 1.0 / scale[i] } else { 0.0 };
-            grid_low[i] = -(zero[i] * scale[i]);
-        }
-        Grids { fitted, scale, zero, inverse, low: grid_low }
-    }
-}
-
-#[inline(always)]
-fn zero_point(low: f32, scale: f32, top: f32) -> f32 {
-    round_even(clamp(-low / scale, top))
 }

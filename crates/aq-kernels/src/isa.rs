@@ -12,7 +12,7 @@ use pulp::x86::{V3, V4};
 use pulp::{NullaryFnOnce, Scalar};
 
 use crate::dispatch::{Token, token};
-use crate::lanes::LANES;
+use crate::lanes::{LANES, fold};
 
 /// A kernel written over [`Isa`]. `call` and all it calls must be `#[inline(always)]`.
 pub(crate) trait Kernel {
@@ -48,18 +48,19 @@ impl<I: Isa, K: Kernel> NullaryFnOnce for Call<I, K> {
     }
 }
 
-/// Operations on 16 floats `F` or 16 integers of 32 bits `I`.
+/// Operations on 16 floats `F`, 16 integers of 32 bits `I` or 16 floats of 64 bits `D`.
 pub(crate) trait Isa: Copy {
     type F: Copy;
     type I: Copy;
+    type D: Copy;
     /// Whether lanes are arrays: plain loops over any number of weights do better than operations on 16.
     const ARRAYS: bool;
     /// Whether a look-up is faster than arithmetic.
     const TABLES: bool;
     /// Whether 16-bit weights are faster looked up than rounded.
     const WORDS: bool;
-    /// Whether the processor has a fused multiply-add.
-    const FUSED: bool;
+    /// Whether widened floats are faster looked up than widened.
+    const WIDE_TABLES: bool;
 
     fn load(self, x: &[f32; LANES]) -> Self::F;
     /// Exact for what is finite; a NaN stays one.
@@ -111,6 +112,31 @@ pub(crate) trait Isa: Copy {
         for (out, byte) in out.iter_mut().zip(bytes) {
             *out = table[usize::from(byte >> SHIFT & 31)];
         }
+    }
+
+    fn load_wide(self, x: &[f64; LANES]) -> Self::D;
+    fn store_wide(self, v: Self::D, out: &mut [f64; LANES]);
+    /// Exact.
+    fn wide(self, v: Self::F) -> Self::D;
+    fn add_wide(self, a: Self::D, b: Self::D) -> Self::D;
+    fn sub_wide(self, a: Self::D, b: Self::D) -> Self::D;
+    fn mul_wide(self, a: Self::D, b: Self::D) -> Self::D;
+    /// `a * b + sum` for `a` and `b` that single precision holds. Their product is exact, so rounding it on the way or not gives
+    /// the same bits.
+    fn add_product(self, a: Self::D, b: Self::D, sum: Self::D) -> Self::D;
+    /// The floats `table[(byte >> SHIFT) & 15]`.
+    #[inline(always)]
+    fn look_up_wide<const SHIFT: u32>(self, table: Self::D, bytes: &[u8; LANES]) -> Self::D {
+        let mut floats = [0.0; LANES];
+        self.store_wide(table, &mut floats);
+        self.load_wide(&bytes.map(|byte| floats[usize::from(byte >> SHIFT & 15)]))
+    }
+    /// All lanes added up in the order of [`fold`].
+    #[inline(always)]
+    fn fold_wide(self, v: Self::D) -> f64 {
+        let mut lanes = [0.0; LANES];
+        self.store_wide(v, &mut lanes);
+        fold(lanes)
     }
 }
 

@@ -8,10 +8,11 @@ mod trellis;
 
 use half::{bf16, f16};
 
+use crate::encode::Sums;
 use crate::lanes::LANES;
 use crate::metric::Comparison;
 use crate::product::{Matrix, MatrixOffsets, TokenI8};
-use crate::search::{BLOCK, Clip, Grid, REFITS, Range, Sums, in_order};
+use crate::search::{self, BLOCK, Clip, Grid, REFITS, Range, in_order};
 
 pub use hessian::*;
 pub use rans::{rans_decode, rans_encode, rans_reconstruct, rans_reconstruct_codes};
@@ -56,6 +57,23 @@ pub fn min_max_grid(x: &[f32], top: f32) -> (f32, f32, [f32; 3]) {
     let largest_code = ((low + fitted * top) / nearest + zero(nearest)).round_ties_even();
     let scale = if largest_code < top && below > 0.0 { below } else { nearest };
     (scale, zero(scale), seen)
+}
+
+pub fn grid_sums(group: usize, x: &[f32], codes: &[u8], scales: &[f32], zeros: &[f32]) -> Sums {
+    let (mut norm, mut product) = ([0.0; 16], [0.0; 16]);
+    for (g, (x, codes)) in x.chunks(group).zip(codes.chunks(group)).enumerate() {
+        for (x, codes) in x.chunks(128).zip(codes.chunks(128)) {
+            for lane in 0..16 {
+                let in_lane = || x.iter().zip(codes).skip(lane).step_by(16);
+                let add = |sum: f32, term: f32| sum + term;
+                let squares = in_lane().map(|(x, _)| x * x).fold(0.0, add);
+                let products = in_lane().map(|(x, &code)| x * (f32::from(code) - zeros[g])).fold(0.0, add);
+                norm[lane] += f64::from(squares);
+                product[lane] += f64::from(products) * f64::from(scales[g]);
+            }
+        }
+    }
+    Sums { norm: sum(norm.into_iter()), product: sum(product.into_iter()) }
 }
 
 /// Sets `width` bits of a stream of bits, which are 0 so far, from bit `at` on.
@@ -198,8 +216,8 @@ fn clip_error(x: &[f32], h: &[f32], top: f32, grid: Grid, sums: usize) -> f64 {
     grid.in_weights(blocks.sum())
 }
 
-fn sums(x: &[f32], h: &[f32], top: f32, grid: Grid) -> Sums {
-    let mut total = Sums::default();
+fn sums(x: &[f32], h: &[f32], top: f32, grid: Grid) -> search::Sums {
+    let mut total = search::Sums::default();
     for (x, h) in x.chunks(BLOCK).zip(h.chunks(BLOCK)) {
         let v = |i: usize| (x[i] - grid.offset) * grid.inverse;
         let k = |i: usize| v(i).clamp(0.0, top).round_ties_even();

@@ -7,6 +7,7 @@ use aq_core::{
 };
 use aq_kernels::Weights;
 use aq_kernels::float16::{widen_bf16, widen_f16};
+use aq_kernels::metric::first_non_finite;
 
 use crate::plain::push_plain;
 use crate::row::{Method, RowEncoder};
@@ -102,10 +103,24 @@ impl<M: Method> RowQuantizer for GroupedRows<'_, M> {
             let weights = row_of(rows.data, row * self.cols, self.cols);
             if !push_plain(&self.encoder, weights, scratch, out) {
                 widen_row(weights, &mut scratch.row);
+                self.require_finite(rows.first_row + row as u64, &scratch.row)?;
                 self.encoder.push(scratch, out);
             }
         }
         Ok(())
+    }
+
+    fn refuses_non_finite(&self) -> bool {
+        true
+    }
+}
+
+impl<M> GroupedRows<'_, M> {
+    fn require_finite(&self, row: u64, weights: &[f32]) -> Result<(), StrategyError> {
+        match first_non_finite(weights) {
+            Some(col) => Err(StrategyError::NotFinite { tensor: self.tensor.into(), row, col: col as u64 }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -167,6 +182,10 @@ impl RowQuantizer for SteppedDown<'_> {
         out: &mut EncodedRows,
     ) -> Result<(), StrategyError> {
         self.inner.quantize_rows(rows, scratch, out)
+    }
+
+    fn refuses_non_finite(&self) -> bool {
+        self.inner.refuses_non_finite()
     }
 
     fn end_slab(&self, scratch: &mut Scratch, out: &mut EncodedRows) -> Result<(), StrategyError> {

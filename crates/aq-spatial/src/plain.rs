@@ -5,15 +5,13 @@
 use aq_codec::{AffineRow, push_grids};
 use aq_core::{EncodedRows, OffsetKind, Scratch};
 use aq_kernels::Weights;
-use aq_kernels::decode::{Grids, Offsets, dots};
-use aq_kernels::encode::{GridsMut, encode_min_max};
+use aq_kernels::encode::{GridsMut, Sums, encode_min_max, multiply_scales};
 
 use crate::exponent::{has_normal_scales, is_plain};
 use crate::gain::correction;
-use crate::grid::round;
 use crate::row::{Method, RowEncoder};
 
-/// Quantizes a row and appends it to `out`; `false`, with nothing appended, where it takes the long way.
+/// Quantizes a row and appends it to `out`; `false`, with nothing appended, where it takes the long way or some weight is not finite.
 pub(crate) fn push_plain<M: Method>(
     encoder: &RowEncoder<'_, M>,
     weights: Weights<'_>,
@@ -48,38 +46,24 @@ impl<M: Method> PlainRow<'_, M> {
         scratch.scales.resize(groups, 0.0);
         scratch.offsets.resize(groups, 0.0);
         let grids = GridsMut { scales: &mut scratch.scales, zeros: &mut scratch.offsets };
-        let extremes = encode_min_max(self.bits(), self.group(), self.weights, grids, self.packed);
-        is_plain(&extremes) && (!self.encoder.gain || self.correct_gain(scratch))
+        let encoding = self.encoder.encoding;
+        let (bits, group) = (encoding.bits.get(), encoding.group_size.weights(self.weights.len()));
+        let (extremes, sums) = encode_min_max(bits, group, self.weights, grids, self.packed);
+        // The norm is not finite when some weight is not.
+        let plain = sums.norm.is_finite() && is_plain(&extremes);
+        plain && (!self.encoder.gain || correct_gain(sums, scratch))
     }
+}
 
-    fn bits(&self) -> u8 {
-        self.encoder.encoding.bits.get()
-    }
-
-    fn group(&self) -> usize {
-        self.encoder.encoding.group_size.weights(self.weights.len())
-    }
-
-    /// Multiplies the scales by the gain of the row; `false` when that takes an exponent.
-    ///
-    /// The long way then looks whether rounding left the slope where it should be. Here it always did: 0 is on the grid, so
-    /// a weight and its decoded form never differ in sign, no group takes anything from `sum(w * q)`, and rounding normal
-    /// scales changes each share by at most 2^-11, which is less than the tolerance.
-    fn correct_gain(&self, scratch: &mut Scratch) -> bool {
-        scratch.codes.clear();
-        scratch.codes.extend(scratch.offsets.iter().map(|&zero| zero as u8));
-        let grids = Grids { scales: &scratch.scales, offsets: Offsets::Zero(&scratch.codes), factor: 1.0 };
-        let before = dots(self.bits(), self.group(), self.weights, self.packed, grids);
-        let Some(gain) = correction(before.aa, before.dot) else { return true };
-        let (mut smallest, mut largest) = (f32::INFINITY, 0.0_f32);
-        for scale in &mut scratch.scales {
-            let corrected = *scale * gain.factor;
-            smallest = smallest.min(if corrected > 0.0 { corrected } else { f32::INFINITY });
-            largest = largest.max(corrected);
-            *scale = round(corrected);
-        }
-        has_normal_scales(smallest, largest)
-    }
+/// Multiplies the scales by the gain of the row; `false` when that takes an exponent.
+///
+/// The long way then looks whether rounding left the slope where it should be. Here it always did: 0 is on the grid, so
+/// a weight and its decoded form never differ in sign, no group takes anything from `sum(w * q)`, and rounding normal
+/// scales changes each share by at most 2^-11, which is less than the tolerance.
+fn correct_gain(sums: Sums, scratch: &mut Scratch) -> bool {
+    let Some(gain) = correction(sums.norm, sums.product) else { return true };
+    let (smallest, largest) = multiply_scales(&mut scratch.scales, gain.factor);
+    has_normal_scales(smallest, largest)
 }
 
 #[cfg(test)]
@@ -105,6 +89,33 @@ mod tests {
             );
         }
         rows
+    }
+
+    #[test]
+    fn rows_with_weights_that_are_not_finite_are_not_plain() -> Result<(), aq_core::CoreError> {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for bits in [2, 3, 4, 5, 6, 8] {
+                for (n, at) in [(1, 0), (64, 5), (200, 199), (3000, 2500)] {
+                    let group_size = GroupSize::new(64)?;
+                    let encoding = AffineEncoding {
+                        bits: BitWidth::new(bits)?,
+                        group_size,
+                        offset: OffsetKind::ZeroPoint,
+                    };
+                    let encoder = RowEncoder { method: &MinMax, encoding, gain: false, importance: None };
+                    let mut row = vec![0.25; n];
+                    row[at] = bad;
+                    let mut out = EncodedRows::default();
+                    let (scratch, row) = (&mut Scratch::default(), Weights::F32(&row));
+                    assert!(
+                        !push_plain(&encoder, row, scratch, &mut out),
+                        "{bad} at {at} of {n}, {bits} bits"
+                    );
+                    assert_eq!(out, EncodedRows::default());
+                }
+            }
+        }
+        Ok(())
     }
 
     #[test]

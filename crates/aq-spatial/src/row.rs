@@ -2,6 +2,7 @@
 
 use aq_codec::{AffineRow, push_row};
 use aq_core::{AffineEncoding, EncodedRows, OffsetKind, Scratch};
+use aq_kernels::encode::grid_sums;
 
 use crate::exponent::{limit, multiply, normalize, stored_exponent};
 use crate::gain::{correction, restore_slope, slope_sums};
@@ -127,8 +128,7 @@ impl<M: Method> RowEncoder<'_, M> {
     /// Multiplies the grids of the row by its gain; codes stay. Returns the exponent to store.
     fn correct_gain(&self, scratch: &mut Scratch, exponent: i32) -> i32 {
         let group = self.encoding.group_size.weights(scratch.row.len());
-        decode(self.kind(), group, scratch);
-        let (norm, product) = slope_sums(self.importance, &scratch.row, &scratch.decoded);
+        let (norm, product) = self.slope_sums(group, scratch);
         let Some(gain) = correction(norm, product) else { return exponent };
         let stored = self.multiply_grids(scratch, gain.factor, exponent);
         each_grid(scratch, |grid| self.kind().rounded(grid));
@@ -138,6 +138,17 @@ impl<M: Method> RowEncoder<'_, M> {
         }
         each_grid(scratch, |grid| self.kind().capped(grid, limit(stored)));
         stored
+    }
+
+    /// The sums that the gain is made of; those of a grid on the whole range as `encode_min_max` gives them.
+    fn slope_sums(&self, group: usize, scratch: &mut Scratch) -> (f64, f64) {
+        if M::WHOLE_RANGE && self.zero_points() {
+            let Scratch { row, codes, scales, offsets, .. } = scratch;
+            let sums = grid_sums(group, row, codes, scales, offsets);
+            return (sums.norm, sums.product);
+        }
+        decode(self.kind(), group, scratch);
+        slope_sums(self.importance, &scratch.row, &scratch.decoded)
     }
 
     /// Multiplies scales and offsets, but no zero points, and finds the exponent anew.

@@ -12,8 +12,10 @@ fn a_weight_that_is_not_finite_is_named() {
         let mut model = tensors();
         model[3].values[650 * 2001 + 7] = value;
         let fixture = Fixture::new(&model);
-        for name in ["out.parquet", "out.arrow", "out"] {
-            let error = quantize(fixture.options(name)).expect_err("refused");
+        let jobs = ["out.parquet", "out.arrow", "out"].into_iter().zip(["minmax", "ls", "hqq"]);
+        for (name, method) in jobs {
+            let options = JobOptions { method: Some(method.into()), ..fixture.options(name) };
+            let error = quantize(options).expect_err("refused");
             let text = error.to_string();
             assert!(text.contains("blocks.0.fc2.weight") && text.contains("row 650, column 7"), "{text}");
             assert_eq!(error.exit_code(), 4);

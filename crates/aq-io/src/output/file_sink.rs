@@ -14,8 +14,11 @@ use crate::columnar::{ArrowSink, ParquetSink};
 use crate::safetensors::SafetensorsSink;
 use crate::{IoError, PendingOutput, Result, Sink, SlabStream};
 
-/// What formats write to. Small writes are gathered; those of a MiB or more pass through.
+/// What formats write to. Small writes are gathered; those of [`GATHERED`] bytes or more, as the codes of most slabs are, pass through.
 pub(crate) type Out = BufWriter<OutFile>;
+
+/// Bytes that are gathered.
+const GATHERED: usize = 256 << 10;
 
 /// A file being written, with the number of the bytes it took and, where it is wanted, their hash.
 pub(crate) struct OutFile {
@@ -38,7 +41,7 @@ pub(crate) struct Written {
 /// A buffered writer to `file`, which hashes what passes when `hashed`.
 pub(crate) fn out(file: File, hashed: bool) -> Out {
     let early = EarlySync::new(&file);
-    BufWriter::with_capacity(1 << 20, OutFile { file, early, hash: hashed.then(Xxh3::new), bytes: 0 })
+    BufWriter::with_capacity(GATHERED, OutFile { file, early, hash: hashed.then(Xxh3::new), bytes: 0 })
 }
 
 /// Writes what is still gathered.

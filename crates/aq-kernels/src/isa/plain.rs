@@ -21,10 +21,11 @@ macro_rules! plain {
         impl Isa for $token {
             type F = [f32; LANES];
             type I = [u32; LANES];
+            type D = [f64; LANES];
             const ARRAYS: bool = true;
             const TABLES: bool = false;
             const WORDS: bool = false;
-            const FUSED: bool = false;
+            const WIDE_TABLES: bool = false;
 
             #[inline(always)]
             fn load(self, x: &[f32; LANES]) -> Self::F {
@@ -129,6 +130,34 @@ macro_rules! plain {
             #[inline(always)]
             fn look_up(self, table: Self::F, v: Self::I) -> Self::F {
                 map(v, |v| table[v as usize & 15])
+            }
+            #[inline(always)]
+            fn load_wide(self, x: &[f64; LANES]) -> Self::D {
+                *x
+            }
+            #[inline(always)]
+            fn store_wide(self, v: Self::D, out: &mut [f64; LANES]) {
+                *out = v;
+            }
+            #[inline(always)]
+            fn wide(self, v: Self::F) -> Self::D {
+                map(v, f64::from)
+            }
+            #[inline(always)]
+            fn add_wide(self, a: Self::D, b: Self::D) -> Self::D {
+                zip(a, b, |a, b| a + b)
+            }
+            #[inline(always)]
+            fn sub_wide(self, a: Self::D, b: Self::D) -> Self::D {
+                zip(a, b, |a, b| a - b)
+            }
+            #[inline(always)]
+            fn mul_wide(self, a: Self::D, b: Self::D) -> Self::D {
+                zip(a, b, |a, b| a * b)
+            }
+            #[inline(always)]
+            fn add_product(self, a: Self::D, b: Self::D, sum: Self::D) -> Self::D {
+                std::array::from_fn(|i| a[i] * b[i] + sum[i])
             }
         }
     };

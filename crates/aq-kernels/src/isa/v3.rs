@@ -1,6 +1,6 @@
 //! Sixteen lanes as two vectors of 256 bits.
 
-use std::arch::x86_64::{__m128i, __m256, __m256i};
+use std::arch::x86_64::{__m128, __m128i, __m256, __m256d, __m256i};
 
 use half::{bf16, f16};
 use pulp::cast;
@@ -24,6 +24,18 @@ macro_rules! pick {
     };
 }
 
+/// All quarters of an operation.
+macro_rules! quarters {
+    ($simd:ident.$set:ident.$op:ident($($a:expr),*)) => {
+        [
+            $simd.$set.$op($(pick!($a, 0)),*),
+            $simd.$set.$op($(pick!($a, 1)),*),
+            $simd.$set.$op($(pick!($a, 2)),*),
+            $simd.$set.$op($(pick!($a, 3)),*),
+        ]
+    };
+}
+
 /// The same vector in both halves.
 #[inline(always)]
 fn twice<T: Copy>(v: T) -> [T; 2] {
@@ -33,10 +45,11 @@ fn twice<T: Copy>(v: T) -> [T; 2] {
 impl Isa for V3 {
     type F = [__m256; 2];
     type I = [__m256i; 2];
+    type D = [__m256d; 4];
     const ARRAYS: bool = false;
     const TABLES: bool = true;
     const WORDS: bool = false;
-    const FUSED: bool = true;
+    const WIDE_TABLES: bool = false;
 
     #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> Self::F {
@@ -193,6 +206,42 @@ impl Isa for V3 {
     #[inline(always)]
     fn look_up(self, table: Self::F, v: Self::I) -> Self::F {
         [self.look_up_half(table, v[0]), self.look_up_half(table, v[1])]
+    }
+
+    #[inline(always)]
+    fn load_wide(self, x: &[f64; LANES]) -> Self::D {
+        cast(*x)
+    }
+
+    #[inline(always)]
+    fn store_wide(self, v: Self::D, out: &mut [f64; LANES]) {
+        *out = cast(v);
+    }
+
+    #[inline(always)]
+    fn wide(self, v: Self::F) -> Self::D {
+        let quarters: [__m128; 4] = cast(v);
+        quarters!(self.avx._mm256_cvtps_pd(quarters))
+    }
+
+    #[inline(always)]
+    fn add_wide(self, a: Self::D, b: Self::D) -> Self::D {
+        quarters!(self.avx._mm256_add_pd(a, b))
+    }
+
+    #[inline(always)]
+    fn sub_wide(self, a: Self::D, b: Self::D) -> Self::D {
+        quarters!(self.avx._mm256_sub_pd(a, b))
+    }
+
+    #[inline(always)]
+    fn mul_wide(self, a: Self::D, b: Self::D) -> Self::D {
+        quarters!(self.avx._mm256_mul_pd(a, b))
+    }
+
+    #[inline(always)]
+    fn add_product(self, a: Self::D, b: Self::D, sum: Self::D) -> Self::D {
+        quarters!(self.fma._mm256_fmadd_pd(a, b, sum))
     }
 }
 

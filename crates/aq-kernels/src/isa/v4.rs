@@ -1,6 +1,6 @@
 //! Sixteen lanes as one vector of 512 bits.
 
-use std::arch::x86_64::{__m128i, __m256i, __m512, __m512i};
+use std::arch::x86_64::{__m128i, __m256, __m256i, __m512, __m512d, __m512i};
 
 use half::{bf16, f16};
 use pulp::cast;
@@ -16,10 +16,11 @@ const LESS: i32 = 17;
 impl Isa for V4 {
     type F = __m512;
     type I = __m512i;
+    type D = [__m512d; 2];
     const ARRAYS: bool = false;
     const TABLES: bool = true;
     const WORDS: bool = true;
-    const FUSED: bool = true;
+    const WIDE_TABLES: bool = true;
 
     #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> __m512 {
@@ -167,5 +168,53 @@ impl Isa for V4 {
         let words = self.avx512bw._mm512_cvtepu8_epi16(cast(*bytes));
         let words = self.avx512bw._mm512_srli_epi16::<SHIFT>(words);
         *out = cast(self.avx512bw._mm512_permutexvar_epi16(words, cast(*table)));
+    }
+
+    #[inline(always)]
+    fn load_wide(self, x: &[f64; LANES]) -> Self::D {
+        cast(*x)
+    }
+
+    #[inline(always)]
+    fn store_wide(self, v: Self::D, out: &mut [f64; LANES]) {
+        *out = cast(v);
+    }
+
+    #[inline(always)]
+    fn wide(self, v: __m512) -> Self::D {
+        let halves: [__m256; 2] = cast(v);
+        [self.avx512f._mm512_cvtps_pd(halves[0]), self.avx512f._mm512_cvtps_pd(halves[1])]
+    }
+
+    #[inline(always)]
+    fn add_wide(self, a: Self::D, b: Self::D) -> Self::D {
+        [self.avx512f._mm512_add_pd(a[0], b[0]), self.avx512f._mm512_add_pd(a[1], b[1])]
+    }
+
+    #[inline(always)]
+    fn sub_wide(self, a: Self::D, b: Self::D) -> Self::D {
+        [self.avx512f._mm512_sub_pd(a[0], b[0]), self.avx512f._mm512_sub_pd(a[1], b[1])]
+    }
+
+    #[inline(always)]
+    fn mul_wide(self, a: Self::D, b: Self::D) -> Self::D {
+        [self.avx512f._mm512_mul_pd(a[0], b[0]), self.avx512f._mm512_mul_pd(a[1], b[1])]
+    }
+
+    #[inline(always)]
+    fn add_product(self, a: Self::D, b: Self::D, sum: Self::D) -> Self::D {
+        [self.avx512f._mm512_fmadd_pd(a[0], b[0], sum[0]), self.avx512f._mm512_fmadd_pd(a[1], b[1], sum[1])]
+    }
+
+    #[inline(always)]
+    fn look_up_wide<const SHIFT: u32>(self, table: Self::D, bytes: &[u8; LANES]) -> Self::D {
+        let low: __m128i = cast(*bytes);
+        let [low, high] = [low, self.sse2._mm_srli_si128::<8>(low)];
+        let low = self.avx512f._mm512_srli_epi64::<SHIFT>(self.avx512f._mm512_cvtepu8_epi64(low));
+        let high = self.avx512f._mm512_srli_epi64::<SHIFT>(self.avx512f._mm512_cvtepu8_epi64(high));
+        [
+            self.avx512f._mm512_permutex2var_pd(table[0], low, table[1]),
+            self.avx512f._mm512_permutex2var_pd(table[0], high, table[1]),
+        ]
     }
 }

@@ -1,7 +1,7 @@
 //! Kernels that do several steps in one pass give the bits of the steps taken one by one.
 
 use aq_kernels::decode::{self, Grids, Offsets};
-use aq_kernels::encode::{Extremes, GridsMut, encode_min_max};
+use aq_kernels::encode::{Extremes, GridsMut, Sums, encode_min_max, grid_sums, multiply_scales};
 use aq_kernels::metric::Comparison;
 use aq_kernels::{Weights, WeightsMut, pack, reference};
 use half::{bf16, f16};
@@ -24,12 +24,13 @@ struct Encoded {
     zeros: Vec<f32>,
     packed: Vec<u8>,
     extremes: Extremes,
+    codes: Vec<u8>,
 }
 
 fn twin(bits: u8, group: usize, x: &[f32]) -> Encoded {
     let top = ((1u16 << bits) - 1) as u8;
     let extremes = Extremes { low: 0.0, high: 0.0, smallest_scale: f32::INFINITY, largest_scale: 0.0 };
-    let mut all = Encoded { scales: vec![], zeros: vec![], packed: vec![], extremes };
+    let mut all = Encoded { scales: vec![], zeros: vec![], packed: vec![], extremes, codes: vec![] };
     for x in x.chunks(group) {
         let (scale, zero, [low, high, fitted]) = reference::min_max_grid(x, f32::from(top));
         let mut codes = vec![0; x.len()];
@@ -38,6 +39,7 @@ fn twin(bits: u8, group: usize, x: &[f32]) -> Encoded {
         let start = all.packed.len();
         all.packed.resize(start + pack::packed_len(bits, x.len()), 0);
         reference::pack(bits, &codes, &mut all.packed[start..]);
+        all.codes.extend(codes);
         all.scales.push(scale);
         all.zeros.push(zero);
         let seen = &mut all.extremes;
@@ -56,12 +58,43 @@ fn check_encode(x: Weights<'_>, wide: &[f32], what: &str) {
         let [mut scales, mut zeros] = [vec![9.0; want.scales.len()], vec![9.0; want.scales.len()]];
         let mut packed = vec![99; want.packed.len()];
         let grids = GridsMut { scales: &mut scales, zeros: &mut zeros };
-        let extremes = encode_min_max(bits, group, x, grids, &mut packed);
+        let (extremes, sums) = encode_min_max(bits, group, x, grids, &mut packed);
         assert_same(&scales, &want.scales, &what);
         assert_same(&zeros, &want.zeros, &what);
         assert_same(&packed, &want.packed, &what);
         assert_eq!(extremes, want.extremes, "{what}");
+        let due = reference::grid_sums(group, wide, &want.codes, &want.scales, &want.zeros);
+        assert_same_sums(sums, due, &what);
+        assert_same_sums(grid_sums(group, wide, &want.codes, &want.scales, &want.zeros), due, &what);
     }
+}
+
+/// Squares of huge weights are infinite, and then sums may be NaN.
+#[track_caller]
+fn assert_same_sums(got: Sums, want: Sums, what: &str) {
+    for (got, want) in [(got.norm, want.norm), (got.product, want.product)] {
+        assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "{what}: {got:?} {want:?}");
+    }
+}
+
+#[test]
+fn weights_that_are_not_finite_show_in_the_norm() {
+    check_all(|x, what| {
+        for (n, bad) in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].into_iter().enumerate() {
+            if x.is_empty() {
+                continue;
+            }
+            let mut x: Vec<f32> = x.iter().map(|v| v * 1e-30).collect();
+            let at = (n * 37 + x.len() / 2) % x.len();
+            x[at] = bad;
+            let groups = x.len().div_ceil(64);
+            let [mut scales, mut zeros] = [vec![0.0; groups], vec![0.0; groups]];
+            let mut packed = vec![0; pack::groups_len(4, 64, x.len())];
+            let grids = GridsMut { scales: &mut scales, zeros: &mut zeros };
+            let (_, sums) = encode_min_max(4, 64, Weights::F32(&x), grids, &mut packed);
+            assert!(!sums.norm.is_finite(), "{what}: {bad} at {at} of {}", x.len());
+        }
+    });
 }
 
 #[test]
@@ -126,15 +159,27 @@ fn decode_and_compare() {
             assert_same(&got, &want.iter().map(|&v| bf16::from_f32(v)).collect::<Vec<_>>(), &what);
 
             let got = decode::compare(bits, group, Weights::F32(x), &packed, grids);
-            assert_eq!(got, reference::compare(x, &want), "{what}");
-            let sums = decode::dots(bits, group, Weights::F32(x), &packed, grids);
-            assert_eq!(sums, Comparison { dot: got.dot, aa: got.aa, ..Comparison::default() }, "{what}");
+            assert_eq!(got, Comparison { max_abs: 0.0, ..reference::compare(x, &want) }, "{what}");
             let brains: Vec<bf16> = x.iter().map(|v| bf16::from_bits((v.to_bits() >> 16) as u16)).collect();
             let wide: Vec<f32> = brains.iter().map(|b| b.to_f32()).collect();
             let got = decode::compare(bits, group, Weights::BF16(&brains), &packed, grids);
-            assert_eq!(got, reference::compare(&wide, &want), "{what}");
-            let sums = decode::dots(bits, group, Weights::BF16(&brains), &packed, grids);
-            assert_eq!((sums.dot, sums.aa), (got.dot, got.aa), "{what}");
+            assert_eq!(got, Comparison { max_abs: 0.0, ..reference::compare(&wide, &want) }, "{what}");
+        }
+    });
+}
+
+#[test]
+fn scales_times_a_factor() {
+    check_all(|x, what| {
+        for factor in [1.0, 0.93, 1.7, 4.0] {
+            let scales: Vec<f32> = x.iter().map(|v| v.abs().min(1e4)).collect();
+            let exact: Vec<f32> = scales.iter().map(|v| v * factor).collect();
+            let want: Vec<f32> = exact.iter().map(|&v| f16::from_f32(v).to_f32()).collect();
+            let smallest = exact.iter().copied().filter(|&v| v > 0.0).fold(f32::INFINITY, f32::min);
+            let largest = exact.iter().copied().fold(0.0, f32::max);
+            let mut got = scales;
+            assert_eq!(multiply_scales(&mut got, factor), (smallest, largest), "{what}");
+            assert_same(&got, &want, what);
         }
     });
 }
