@@ -97,9 +97,8 @@ pub fn trellis_encode_with_feedback(
         states[i..].iter_mut().zip(&path).for_each(|(state, &s)| *state = s as u8);
         for k in i + 8..n.min(i + 16) {
             let error = original[k] - f32::from(table[path[k - i]]);
-            for j in 0..i {
-                x[j] -= error * feedback.matrix[k * feedback.stride + j];
-            }
+            let row = &feedback.matrix[k * feedback.stride..];
+            x[..i].iter_mut().zip(row).for_each(|(x, factor)| *x -= error * factor);
         }
     }
 }

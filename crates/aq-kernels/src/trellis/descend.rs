@@ -118,8 +118,8 @@ impl Sweeps<'_> {
             let mut gain = 0.0;
             for a in 0..M {
                 let mut rest = twice[a];
-                for b in 0..M {
-                    rest -= h[a][b] * d[b];
+                for (h, d) in h[a].iter().zip(&d) {
+                    rest -= h * d;
                 }
                 gain += d[a] * rest;
             }

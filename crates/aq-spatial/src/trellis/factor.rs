@@ -117,8 +117,8 @@ fn own_hessians(c: &[f64], importance: &[f32]) -> Vec<f32> {
 fn turned(c: &[f64], n: usize) -> Vec<f32> {
     let mut matrix = vec![0.0; n * n];
     for (j, row) in c.chunks_exact(n).enumerate() {
-        for i in j + 1..n {
-            matrix[i * n + j] = -row[i] as f32;
+        for (i, &v) in row.iter().enumerate().skip(j + 1) {
+            matrix[i * n + j] = -v as f32;
         }
     }
     matrix

@@ -27,7 +27,7 @@ fn importance(inputs: &Inputs) -> Vec<f32> {
 /// Within a sequence, over sequences, and over blocks of the Hessian.
 #[test]
 fn outputs_err_less_than_with_importance_alone() {
-    for (cols, bound) in [(192, 0.75), (600, 0.75), (2304, 0.85)] {
+    for cols in [192, 600, 2304] {
         let (weights, inputs) = (student5(12 * cols, 61), Inputs::new(2 * cols.min(500), cols));
         let importance = importance(&inputs);
         for (method, bits) in TRELLISES.into_iter().flat_map(|m| [2, 3, 4].map(|bits| (m, bits))) {
@@ -36,7 +36,7 @@ fn outputs_err_less_than_with_importance_alone() {
             let (q, _) = quantize(case, &weights, &inputs);
             let (error, before) = (inputs.output_error(&weights, &q), inputs.output_error(&weights, &plain));
             println!("{cols} columns, {method}, {bits} bits: {error:.6} against {before:.6}");
-            assert!(error < bound * before, "{case:?}: {error} against {before}");
+            assert!(error < 0.6 * before, "{case:?}: {error} against {before}");
         }
     }
 }
@@ -64,8 +64,9 @@ fn any_split_and_level_gives_the_same_bytes() {
             let decoded = case.decode(&whole);
             assert!(decoded[7 * cols..8 * cols].iter().all(|&q| q == 0.0));
             for row in [3, 5, 8].into_iter().filter(|_| cols > 7) {
+                // 64 inputs leave most directions free, so weights err much.
                 let (w, q) = (&weights[row * cols..][..cols], &decoded[row * cols..][..cols]);
-                assert!(relative_mse(w, q) < 0.5, "{case:?}, row {row}: {}", relative_mse(w, q));
+                assert!(relative_mse(w, q) < 1.0, "{case:?}, row {row}: {}", relative_mse(w, q));
             }
         }
     }
