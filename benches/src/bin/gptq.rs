@@ -1,4 +1,4 @@
-//! Times the strategy `gptq` on one layer and one thread, beside `ls`.
+//! Times the strategies `gptq` and `trellis` on one layer and one thread, beside `ls` and the trellis without error feedback.
 //!
 //! `gptq [ROWS] [COLUMNS] [INPUTS]` (4096 4096 4096): `prepare` is the Hessian of so many calibration rows and its factors, in
 //! blocks of 512 columns above 2048 columns; `rows` is the rest. Weights and inputs are about normal, the inputs with a common
@@ -34,19 +34,25 @@ fn main() {
     }
     let (data, importance) = (weights(rows * cols), vec![1.0; cols]);
     println!("{rows} rows of {cols} weights, {} inputs, {}", inputs.rows.len() / cols, aq_kernels::level());
+    let fed = LayerStats { importance: Some(&importance), inputs: Some(&inputs), ..LayerStats::default() };
     for (id, bits) in [("ls", 2), ("ls", 4), ("gptq", 2), ("gptq", 3), ("gptq", 4), ("gptq", 8)] {
-        let stats =
-            LayerStats { importance: Some(&importance), inputs: Some(&inputs), ..LayerStats::default() };
-        let [prepare, work] = least(id, bits, &data, cols, stats);
-        let ns = |seconds: f64| seconds * 1e9 / data.len() as f64;
-        println!(
-            "{id:4} {bits} bits: prepare {:6.2} s, rows {:6.2} s: {:6.1} + {:6.1} ns a weight",
-            prepare,
-            work,
-            ns(prepare),
-            ns(work)
-        );
+        print(id, bits, &data, cols, fed);
     }
+    for (id, bits) in ["trellis", "trellis6"].into_iter().flat_map(|id| [2, 3, 4].map(|bits| (id, bits))) {
+        print(id, bits, &data, cols, LayerStats { inputs: None, ..fed });
+        print(id, bits, &data, cols, fed);
+    }
+}
+
+fn print(id: &str, bits: u8, data: &[f32], cols: usize, stats: LayerStats<'_>) {
+    let [prepare, work] = least(id, bits, data, cols, stats);
+    let ns = |seconds: f64| seconds * 1e9 / data.len() as f64;
+    let inputs = if stats.inputs.is_some() { "inputs" } else { "none" };
+    println!(
+        "{id:8} {bits} bits, {inputs:6}: prepare {prepare:6.2} s, rows {work:6.2} s: {:6.1} + {:6.1} ns a weight",
+        ns(prepare),
+        ns(work)
+    );
 }
 
 /// Seconds of `prepare` and of the rows.

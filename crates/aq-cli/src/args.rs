@@ -96,7 +96,8 @@ pub(crate) struct ChoiceArgs {
     /// Size of the whole output, such as 1.9GB
     #[arg(long, value_name = "SIZE", env = "AQ_TARGET_SIZE")]
     pub(crate) target_size: Option<String>,
-    /// minmax, ls, gptq, entropy, trellis, trellis6, codebook, nf4, hqq, or any registered strategy [default: best available for the bits]
+    /// minmax, ls, gptq, entropy, trellis, trellis6, codebook, nf4, hqq, or any registered strategy [default: entropy up to 4
+    /// bits and with a calibration, else ls; where a group size is given, gptq with a calibration, else ls]
     #[arg(long, value_name = "M", env = "AQ_METHOD")]
     pub(crate) method: Option<String>,
     /// Preset: edge (2 bits), local (4) or cloud (8) [default: local]
@@ -105,7 +106,7 @@ pub(crate) struct ChoiceArgs {
     /// YAML file with keys of the same names as the options
     #[arg(long, value_name = "FILE", env = "AQ_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// Calibration samples: channels that matter count for more in the `ls` search
+    /// Calibration samples, for less error of each layer's outputs
     #[arg(long, value_name = "FILE", env = "AQ_CALIBRATION")]
     pub(crate) calibration: Option<PathBuf>,
     /// Rule for the tensors whose name matches, first match wins; SPEC is bits, skip, or method:bits:group

@@ -143,6 +143,9 @@ pub struct Estimate {
     pub bytes: u64,
     /// Expected relative squared error of the weights, for Gaussian weights.
     pub relative_mse: f64,
+    /// The most memory in bytes that what the layer's rows share takes, while it is made and afterwards. It depends on whether there
+    /// are calibration inputs.
+    pub shared_bytes: u64,
 }
 
 /// Consecutive rows of one weight.

@@ -206,7 +206,6 @@ impl<'a, 't> Output<'a, 't> {
         let slab = EncodedSlab { tensor: task.output_index, row_start, rows: encoded.rows };
         self.slab += 1;
         if self.slab == task.slabs {
-            task.release();
             (self.tensor, self.slab) = (self.tensor + 1, 0);
         }
         slab

@@ -68,6 +68,8 @@ pub struct Job {
     pub bits: BitWidth,
     /// Weights that share a scale.
     pub group_size: GroupSize,
+    /// Whether a group size was asked for, so that the method, where none is named, has groups.
+    pub in_groups: bool,
     /// Bits per weight for methods of variable rate; `None` for as many as `bits`.
     pub rate: Option<Rate>,
     /// How large the output may be.
@@ -127,6 +129,7 @@ impl Job {
             Some(bits) => BitWidth::new(bits).map_err(config)?,
             None => profile.bits(),
         };
+        let in_groups = options.group_size.is_some();
         let group_size = match options.group_size {
             Some(size) => GroupSize::new(size).map_err(config)?,
             None => profile.group_size(),
@@ -168,6 +171,7 @@ impl Job {
             profile,
             bits,
             group_size,
+            in_groups,
             rate,
             target,
             method,

@@ -23,6 +23,8 @@ pub(crate) struct Need {
     pub(crate) worker: u64,
     /// Encoded bytes of one slab.
     pub(crate) slab: u64,
+    /// What the rows of one layer share. Each worker may be at another layer.
+    pub(crate) shared: u64,
 }
 
 impl Budget {
@@ -32,17 +34,17 @@ impl Budget {
     /// [`EngineError::Memory`] when not even one worker with two slabs fits.
     pub(crate) fn new(limit: u64, threads: usize, block: u64, need: Need) -> Result<Self> {
         let room = limit.saturating_sub(BASE_BYTES);
-        let minimum = need.worker + 2 * need.slab;
-        if room < minimum {
+        let worker = need.worker.saturating_add(need.shared);
+        let per_worker = worker.saturating_add(2 * need.slab);
+        if room < per_worker {
             return Err(EngineError::Memory(format!(
                 "memory limit {} is too small: this model needs {}",
                 format_size(limit),
-                format_size(BASE_BYTES + minimum)
+                format_size(BASE_BYTES.saturating_add(per_worker))
             )));
         }
-        let per_worker = need.worker + 2 * need.slab;
         let workers = ((room / per_worker.max(1)) as usize).clamp(1, threads.max(1));
-        let left = room - workers as u64 * need.worker;
+        let left = room - workers as u64 * worker;
         let in_flight = ((left / need.slab.max(1)) as usize).clamp(2, 4 * workers);
         Ok(Self { workers, block, in_flight })
     }
@@ -72,13 +74,17 @@ mod tests {
 
     #[test]
     fn a_budget_shrinks_to_fit_and_says_when_it_cannot() {
-        let need = Need { worker: 4 << 20, slab: 2 << 20 };
+        let need = Need { worker: 3 << 20, slab: 2 << 20, shared: 1 << 20 };
         let roomy = Budget::new(1 << 30, 8, 1 << 20, need).expect("fits");
         assert_eq!((roomy.workers, roomy.in_flight), (8, 32));
         let tight = Budget::new(BASE_BYTES + (9 << 20), 8, 1 << 20, need).expect("one worker fits");
         assert_eq!(tight.workers, 1);
-        let used = |b: Budget| b.workers as u64 * need.worker + b.in_flight as u64 * need.slab;
+        let used =
+            |b: Budget| b.workers as u64 * (need.worker + need.shared) + b.in_flight as u64 * need.slab;
         assert!(used(tight) <= 9 << 20);
+        let heavy = Need { shared: 1 << 30, ..need };
+        let error = Budget::new(1 << 30, 8, 1 << 20, heavy).expect_err("what a layer shares does not fit");
+        assert_eq!(error.exit_code(), 6);
         let error = Budget::new(BASE_BYTES, 8, 1 << 20, need).expect_err("too small");
         assert_eq!(error.exit_code(), 6);
     }

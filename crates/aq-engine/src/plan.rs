@@ -55,7 +55,8 @@ fn decide(
 ) -> Result<Decision> {
     let keep = |reason: &str| Ok(Decision::Keep { reason: reason.to_string() });
     let rule = job.rules.iter().find(|r| r.matches(info.name()));
-    let (method, bits, rate, group_size) = match rule.map(|r| r.spec()) {
+    let in_groups = |rule: Option<_>| rule.is_some() || job.in_groups;
+    let (method, bits, rate, group_size, in_groups) = match rule.map(|r| r.spec()) {
         Some(RuleSpec::Skip) => return keep("rule"),
         Some(RuleSpec::Quantize { method, bits, rate, group_size }) => {
             if !info.dtype().is_float() || info.elements() == 0 || info.cols() > aq_core::MAX_ROW_WEIGHTS {
@@ -63,7 +64,8 @@ fn decide(
             }
             let method = method.as_deref().map(|m| registry.resolve(m)).transpose()?;
             let rate = rate.or(if bits.is_none() { job.rate } else { None });
-            (method, bits.unwrap_or(job.bits), rate, group_size.unwrap_or(job.group_size))
+            let (bits, size) = (bits.unwrap_or(job.bits), group_size.unwrap_or(job.group_size));
+            (method, bits, rate, size, rate.is_none() && in_groups(*group_size))
         }
         None => {
             if let Some(reason) = architecture::generic_reason(info) {
@@ -72,12 +74,12 @@ fn decide(
             if let Some(reason) = architecture.and_then(|a| a.skip_reason(info, params)) {
                 return keep(reason);
             }
-            (None, job.bits, job.rate, job.group_size)
+            (None, job.bits, job.rate, job.group_size, job.in_groups)
         }
     };
     let method = method
         .or_else(|| job.method.clone())
-        .unwrap_or_else(|| registry.default_strategy(job.calibration.is_some()));
+        .unwrap_or_else(|| registry.default_strategy(bits, job.calibration.is_some(), in_groups));
     if !registry.get(&method).is_none_or(|s| s.takes(bits)) {
         let name = info.name();
         return Err(EngineError::Config(format!("tensor {name:?}: {method} has no codes of {bits} bits")));

@@ -1,6 +1,6 @@
 //! The strategies a job can choose from.
 
-use aq_core::{QuantStrategy, StrategyId};
+use aq_core::{BitWidth, QuantStrategy, StrategyId};
 
 use crate::{EngineError, Result};
 
@@ -47,9 +47,33 @@ impl Registry {
         })
     }
 
-    /// The strategy used when none is named: the one the end-to-end scores of the example models favour (`docs/methods.md`),
-    /// and without calibration the best of those whose codes can be used as they lie in the file.
-    pub fn default_strategy(&self, is_calibrated: bool) -> StrategyId {
-        StrategyId::new(if is_calibrated { "entropy" } else { "ls" })
+    /// The strategy used when none is named: the one that the end-to-end scores of the example models favour (`docs/methods.md`).
+    ///
+    /// `in_groups` says that a group size was asked for, which `entropy` does not have. Without calibration, from 5 bits on, nothing is
+    /// lost with codes that can be used as they lie in the file.
+    ///
+    /// ```
+    /// use aq_core::BitWidth;
+    /// let registry = aq_engine::Registry::default();
+    /// let default = |bits, is_calibrated, in_groups| -> Result<String, aq_core::CoreError> {
+    ///     Ok(registry.default_strategy(BitWidth::new(bits)?, is_calibrated, in_groups).as_str().into())
+    /// };
+    /// assert_eq!([default(4, false, false)?, default(8, true, false)?], ["entropy", "entropy"]);
+    /// assert_eq!([default(8, false, false)?, default(4, false, true)?, default(4, true, true)?], ["ls", "ls", "gptq"]);
+    /// # Ok::<(), aq_core::CoreError>(())
+    /// ```
+    pub fn default_strategy(&self, bits: BitWidth, is_calibrated: bool, in_groups: bool) -> StrategyId {
+        StrategyId::new(match (in_groups, is_calibrated) {
+            (true, true) => "gptq",
+            (true, false) => "ls",
+            (false, true) => "entropy",
+            (false, false) => {
+                if bits.get() <= 4 {
+                    "entropy"
+                } else {
+                    "ls"
+                }
+            }
+        })
     }
 }

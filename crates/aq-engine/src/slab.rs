@@ -41,7 +41,8 @@ pub(crate) enum Work<'a> {
     Quantize(Layer<'a>),
 }
 
-/// A layer to quantize; what its rows share is prepared when the first worker needs it and dropped after the last slab.
+/// A layer to quantize; what its rows share is prepared when the first worker needs it and dropped when the last slab is encoded, whether
+/// that is written yet or not: so there is one at most for each worker.
 pub(crate) struct Layer<'a> {
     pub(crate) strategy: &'a dyn QuantStrategy,
     pub(crate) plan: &'a LayerPlan,
@@ -53,6 +54,8 @@ pub(crate) struct Layer<'a> {
 #[derive(Default)]
 struct LayerState<'a> {
     prepared: Option<Arc<Prepared<'a>>>,
+    /// Slabs that are encoded.
+    encoded: u64,
     step_downs: Vec<StepDown>,
 }
 
@@ -73,6 +76,12 @@ impl<'a> Layer<'a> {
         Self { strategy, plan, layer, samples, state: Mutex::default() }
     }
 
+    /// The most bytes that [`Prepared`] takes.
+    pub(crate) fn shared_bytes(&self) -> u64 {
+        let held_out = self.samples.map_or(0, LayerSamples::held_out_bytes);
+        self.layer.estimate(self.strategy, self.plan).shared_bytes.saturating_add(held_out)
+    }
+
     fn prepared(&self) -> Result<Arc<Prepared<'a>>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(prepared) = &state.prepared {
@@ -85,14 +94,18 @@ impl<'a> Layer<'a> {
     }
 }
 
-impl TensorTask<'_> {
-    /// Drops what the layer's rows shared.
-    pub(crate) fn release(&self) {
-        if let Work::Quantize(layer) = &self.work {
-            layer.state.lock().unwrap_or_else(PoisonError::into_inner).prepared = None;
+impl Layer<'_> {
+    /// Counts an encoded slab of `slabs`.
+    fn encoded(&self, slabs: u64) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.encoded += 1;
+        if state.encoded == slabs {
+            state.prepared = None;
         }
     }
+}
 
+impl TensorTask<'_> {
     /// The steps down that preparing the layer took.
     pub(crate) fn fallbacks(&self) -> Vec<Fallback> {
         let Work::Quantize(layer) = &self.work else { return Vec::new() };
@@ -283,6 +296,8 @@ impl SlabWorker {
                 self.measure(task, &prepared, block, rows.parts(), &mut measured)?;
             }
         }
+        drop(prepared);
+        layer.encoded(task.slabs);
         let Measured { comparison, output, .. } = measured;
         Ok(Encoded { rows, comparison, output, non_finite: false, source_bytes: count * row_bytes })
     }

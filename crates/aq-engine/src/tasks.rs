@@ -73,7 +73,11 @@ pub(crate) fn plan_budget(tasks: &[TensorTask<'_>], job: &Job, limit: u64) -> Re
     let block = job.block_bytes.min((limit / 64).max(64 << 10));
     let need = tasks.iter().fold(Need::default(), |need, task| {
         let mine = task_need(task, block);
-        Need { worker: need.worker.max(mine.worker), slab: need.slab.max(mine.slab) }
+        Need {
+            worker: need.worker.max(mine.worker),
+            slab: need.slab.max(mine.slab),
+            shared: need.shared.max(mine.shared),
+        }
     });
     Budget::new(limit, job.threads, block, need)
 }
@@ -94,19 +98,18 @@ fn task_need(task: &TensorTask<'_>, block: u64) -> Need {
             let row_bytes = cols * info.dtype().size() as u64;
             let weights = block.max(row_bytes) / info.dtype().size() as u64;
             let rotated = if task.stored.transformed { weights * 4 } else { 0 };
-            let shared = low_rank_need(task);
-            block.max(row_bytes) + weights * 8 + rotated + shared + cols * 10 + whole_slab
+            block.max(row_bytes) + weights * 8 + rotated + cols * 10 + whole_slab
         }
     };
-    Need { worker, slab }
+    Need { worker, slab, shared: shared_need(task) }
 }
 
-/// The errors of all weights, from which a low-rank part is made.
-fn low_rank_need(task: &TensorTask<'_>) -> u64 {
-    match &task.work {
-        Work::Quantize(layer) if !layer.plan.low_rank.is_off() => {
-            task.stored.info.elements().min(aq_spatial::MAX_LOW_RANK_WEIGHTS) * 4
-        }
-        _ => 0,
-    }
+/// What the rows of a layer share, and the errors of all weights where a low-rank part is made from them.
+fn shared_need(task: &TensorTask<'_>) -> u64 {
+    let Work::Quantize(layer) = &task.work else { return 0 };
+    let errors = match layer.plan.low_rank.is_off() {
+        true => 0,
+        false => task.stored.info.elements().min(aq_spatial::MAX_LOW_RANK_WEIGHTS) * 4,
+    };
+    layer.shared_bytes().saturating_add(errors)
 }

@@ -25,7 +25,8 @@ impl QuantStrategy for AbsMax {
         let encoding = Encoding::Affine(encoding(plan));
         // Gaussian weights that end at 3 sigma: a step of 6 / max_code, and an error of step^2 / 12.
         let relative_mse = 3.0 / f64::from(plan.bits.max_code()).powi(2);
-        Estimate { encoding, bytes: encoded_bytes(layer, &encoding), relative_mse, transformed: false }
+        let bytes = encoded_bytes(layer, &encoding);
+        Estimate { encoding, bytes, relative_mse, transformed: false, shared_bytes: 0 }
     }
 
     fn prepare<'a>(

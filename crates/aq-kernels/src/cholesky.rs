@@ -60,6 +60,50 @@ pub fn inverse_factor(h: &mut [f64], n: usize, u: &mut [f64]) -> Result<(), NotP
     run(InverseFactor { h, n, u })
 }
 
+/// Computes the lower triangular `L` with `H = L^T L`: the first half of [`inverse_factor`], in the same order.
+///
+/// Of `h` the lower triangle is read, and replaced by `L`; the rest is left unspecified.
+///
+/// # Errors
+/// [`NotPositive`] when a pivot is not positive and finite; `h` is then unspecified.
+///
+/// # Panics
+/// When `h` has not `n * n` values.
+///
+/// ```
+/// use aq_kernels::cholesky::{NotPositive, factor};
+/// let mut h = [5.0, 2.0, 2.0, 4.0];
+/// factor(&mut h, 2)?;
+/// assert_eq!([h[0], h[2], h[3]], [2.0, 1.0, 2.0]);
+/// # Ok::<(), NotPositive>(())
+/// ```
+pub fn factor(h: &mut [f64], n: usize) -> Result<(), NotPositive> {
+    assert_eq!(h.len(), n * n, "{n} rows and columns");
+    run(Factor { h, n })
+}
+
+struct Factor<'a> {
+    h: &'a mut [f64],
+    n: usize,
+}
+
+impl WithSimd for Factor<'_> {
+    type Output = Result<(), NotPositive>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
+        let Self { h, n } = self;
+        let mut end = n;
+        while end > 0 {
+            let start = end.saturating_sub(DEPTH);
+            factor_rows(h, n, start, end)?;
+            subtract_rows(simd, h, n, start, end);
+            end = start;
+        }
+        Ok(())
+    }
+}
+
 struct InverseFactor<'a> {
     h: &'a mut [f64],
     n: usize,
@@ -72,13 +116,7 @@ impl WithSimd for InverseFactor<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
         let Self { h, n, u } = self;
-        let mut end = n;
-        while end > 0 {
-            let start = end.saturating_sub(DEPTH);
-            factor_rows(h, n, start, end)?;
-            subtract_rows(simd, h, n, start, end);
-            end = start;
-        }
+        Factor { h, n }.with_simd(simd)?;
         u.fill(0.0);
         u.iter_mut().step_by(n + 1).for_each(|v| *v = 1.0);
         for start in (0..n).step_by(DEPTH) {

@@ -16,7 +16,9 @@ use crate::search::{self, BLOCK, Clip, Grid, REFITS, Range, in_order};
 
 pub use hessian::*;
 pub use rans::{rans_decode, rans_encode, rans_reconstruct, rans_reconstruct_codes};
-pub use trellis::{trellis_decode, trellis_encode, trellis_pack};
+pub use trellis::{
+    trellis_decode, trellis_descend, trellis_encode, trellis_encode_with_feedback, trellis_pack,
+};
 
 pub fn min_max(x: &[f32]) -> (f32, f32) {
     let low = x.iter().fold(f32::INFINITY, |a, &v| a.min(v));

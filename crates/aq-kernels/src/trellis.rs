@@ -17,11 +17,15 @@
 //! memoryless and Gauss-Markov sources" (IEEE Trans. Communications 38, 1990).
 
 mod decode;
+mod descend;
 mod encode;
+mod feedback;
 mod viterbi;
 
 pub use decode::{decode, pack};
+pub use descend::{Descent, descend};
 pub use encode::encode;
+pub use feedback::{Feedback, encode_with_feedback};
 
 /// Weights of the longest sequence.
 pub const SEQUENCE: usize = 256;

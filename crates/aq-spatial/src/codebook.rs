@@ -100,7 +100,13 @@ fn encoding(plan: &LayerPlan) -> CodebookEncoding {
 fn estimate(layer: &TensorInfo, plan: &LayerPlan, relative_mse: [f64; 3]) -> Estimate {
     let encoding = Encoding::Codebook(encoding(plan));
     let relative_mse = relative_mse[usize::from(plan.bits.get().min(4)) - 2];
-    Estimate { encoding, bytes: encoded_bytes(layer, &encoding), relative_mse, transformed: false }
+    Estimate {
+        encoding,
+        bytes: encoded_bytes(layer, &encoding),
+        relative_mse,
+        transformed: false,
+        shared_bytes: 0,
+    }
 }
 
 fn check(

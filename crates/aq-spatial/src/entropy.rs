@@ -14,7 +14,9 @@ use aq_core::{
 
 use crate::entropy::layer::EntropyLayer;
 use crate::entropy::rows::EntropyRows;
+use crate::entropy::trial::sample_bytes;
 use crate::grouped;
+use crate::hessian;
 
 /// A uniform grid without ends whose codes are entropy-coded, id `entropy`.
 ///
@@ -48,13 +50,14 @@ impl QuantStrategy for Entropy {
     }
 
     /// The error of an entropy-coded uniform grid on Gaussian weights is 1.42 times the bound, `2^(-2 rate)`.
-    fn estimate(&self, layer: &TensorInfo, _: &LayerStats<'_>, plan: &LayerPlan) -> Estimate {
+    fn estimate(&self, layer: &TensorInfo, stats: &LayerStats<'_>, plan: &LayerPlan) -> Estimate {
         let rate = plan.target_rate().bits_per_weight();
         let encoding = Encoding::Entropy;
         let bytes = (layer.elements() as f64 * rate / 8.0).ceil() as u64;
         let bytes = bytes.min(encoded_bytes(layer, &encoding));
         let relative_mse = 1.42 * (-2.0 * rate).exp2();
-        Estimate { encoding, bytes, relative_mse, transformed: false }
+        let shared_bytes = sample_bytes(layer) + hessian::shared_bytes(stats, layer.cols() as usize, 1);
+        Estimate { encoding, bytes, relative_mse, transformed: false, shared_bytes }
     }
 
     fn prepare<'a>(

@@ -3,8 +3,12 @@
 //! A Hessian of few rows, or of inputs that go together, has no inverse. Some of its mean diagonal value is added to the
 //! diagonal: 0.01 of it, then 0.1, then all of it, and at last only the diagonal is used. Each step is reported.
 
+mod ladder;
+
 use aq_core::StepDown;
 use aq_kernels::cholesky::inverse_factor;
+
+pub(crate) use ladder::{Damped, Ladder};
 
 use crate::hessian::{Hessian, diagonal};
 
@@ -40,102 +44,33 @@ pub(crate) fn factor(hessian: &Hessian) -> (Vec<FactoredBlock>, Vec<StepDown>) {
 /// The same with another first damping, in place of 0.01.
 pub(crate) fn factor_damped(hessian: &Hessian, damping: f64) -> (Vec<FactoredBlock>, Vec<StepDown>) {
     let mut room = Room::default();
-    let mut blocks = Vec::new();
-    let mut counts = Counts::default();
-    for (first, values) in hessian.blocks() {
-        blocks.push(room.factor(first, values, damping, &mut counts));
-    }
-    (blocks, counts.steps(hessian))
+    let blocks = hessian.blocks().map(|(first, values)| room.factor(first, values, damping)).collect();
+    (blocks, room.ladder.steps(hessian))
 }
 
-/// What happened to how many blocks.
-#[derive(Debug, Default)]
-struct Counts {
-    blocks: usize,
-    not_finite: usize,
-    zero: usize,
-    /// Blocks that had no inverse at each damping.
-    failed: [usize; DAMPING.len()],
-    /// Columns that are always zero in blocks that are not.
-    dead: usize,
-}
-
-impl Counts {
-    fn steps(&self, hessian: &Hessian) -> Vec<StepDown> {
-        let step =
-            |from: &str, to: &str, reason: String| StepDown { from: from.into(), to: to.into(), reason };
-        let of = |n: usize| format!("{n} of {} blocks of its Hessian", self.blocks);
-        let damped = |i: usize| format!("damping {}", DAMPING[i]);
-        let mut steps = Vec::new();
-        if self.not_finite > 0 {
-            let reason = format!("{} hold NaN or infinite values", of(self.not_finite));
-            steps.push(step("Hessian", "diagonal", reason));
-        }
-        if self.zero > 0 {
-            steps.push(step("Hessian", "diagonal", format!("{} are zero", of(self.zero))));
-        }
-        if hessian.rows < hessian.block as u64 && self.zero < self.blocks {
-            let reason =
-                format!("it is singular: {} calibration rows for {} columns", hessian.rows, hessian.block);
-            steps.push(step("Hessian", &damped(0), reason));
-        } else if self.dead > 0 {
-            let reason = format!("it is singular: {} input channels are always 0", self.dead);
-            steps.push(step("Hessian", &damped(0), reason));
-        }
-        for (i, &failed) in self.failed.iter().enumerate().filter(|(_, failed)| **failed > 0) {
-            let to = if i + 1 < DAMPING.len() { damped(i + 1) } else { "diagonal".into() };
-            steps.push(step(&damped(i), &to, format!("{} are not positive definite", of(failed))));
-        }
-        steps
-    }
-}
-
-/// Two matrices, reused from block to block.
+/// Factors blocks for the order of their diagonal values.
 #[derive(Default)]
 struct Room {
-    h: Vec<f64>,
+    ladder: Ladder,
     u: Vec<f64>,
 }
 
 impl Room {
-    fn factor(&mut self, first: usize, values: &[f64], damping: f64, counts: &mut Counts) -> FactoredBlock {
+    fn factor(&mut self, first: usize, values: &[f64], damping: f64) -> FactoredBlock {
         let n = values.len().isqrt();
-        let mean = diagonal(values).sum::<f64>() / n as f64;
-        counts.blocks += 1;
-        if !(values.iter().all(|v| v.is_finite()) && mean.is_finite()) {
-            counts.not_finite += 1;
-            return without_feedback(first, values, f64::NAN);
-        }
-        if mean <= 0.0 {
-            counts.zero += 1;
-            return without_feedback(first, values, f64::NAN);
-        }
-        counts.dead += diagonal(values).filter(|&v| v == 0.0).count();
         let order = by_diagonal(values);
-        for (i, damping) in [damping, DAMPING[1].max(damping), DAMPING[2]].into_iter().enumerate() {
-            self.arrange(values, &order, mean, damping);
-            let h: Vec<f32> = self.h.iter().map(|&v| v as f32).collect();
-            if inverse_factor(&mut self.h, n, &mut self.u).is_ok() {
+        self.u.resize(n * n, 0.0);
+        let u = &mut self.u;
+        let solve = |h: &mut [f64]| inverse_factor(h, n, u).is_ok();
+        match self.ladder.climb(values, &order, damping, solve) {
+            Err(mean) => without_feedback(first, values, mean),
+            Ok(Damped { h, damping, mean }) => {
                 let inverse_diagonal = h.iter().step_by(n + 1).map(|h| 1.0 / h).collect();
                 let pivots = self.u.iter().step_by(n + 1).copied().collect();
                 let feedback = self.feedback(n);
-                return FactoredBlock { first, order, feedback, h, damping, inverse_diagonal, pivots, mean };
+                FactoredBlock { first, order, feedback, h, damping, inverse_diagonal, pivots, mean }
             }
-            counts.failed[i] += 1;
         }
-        without_feedback(first, values, mean)
-    }
-
-    /// The matrix with its columns in order, over its mean and damped.
-    fn arrange(&mut self, values: &[f64], order: &[u32], mean: f64, damping: f64) {
-        let n = order.len();
-        self.h.clear();
-        for &row in order {
-            let row = &values[row as usize * n..][..n];
-            self.h.extend(order.iter().map(|&col| row[col as usize] / mean));
-        }
-        self.h.iter_mut().step_by(n + 1).for_each(|v| *v += damping);
-        self.u.resize(n * n, 0.0);
     }
 
     fn feedback(&self, n: usize) -> Vec<f32> {
@@ -153,7 +88,7 @@ fn by_diagonal(values: &[f64]) -> Vec<u32> {
 }
 
 /// A block of which only the diagonal is used, where it is positive and finite.
-fn without_feedback(first: usize, values: &[f64], mean: f64) -> FactoredBlock {
+pub(crate) fn without_feedback(first: usize, values: &[f64], mean: f64) -> FactoredBlock {
     let n = values.len().isqrt();
     let mut h = vec![0.0; n * n];
     for (h, value) in h.iter_mut().step_by(n + 1).zip(diagonal(values)) {

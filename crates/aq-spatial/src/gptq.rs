@@ -13,7 +13,7 @@ use crate::factored::{DAMPING, FactoredBlock, factor};
 use crate::gptq::refit::GroupSums;
 use crate::gptq::rows::GptqRows;
 use crate::grouped::{self, Grouped};
-use crate::hessian::Hessian;
+use crate::hessian::{self, Hessian};
 use crate::ls::LeastSquares;
 
 /// Error feedback with the Hessian of the layer's inputs, id `gptq`.
@@ -48,8 +48,10 @@ impl QuantStrategy for Gptq {
         grouped::supports(layer)
     }
 
-    fn estimate(&self, layer: &TensorInfo, _: &LayerStats<'_>, plan: &LayerPlan) -> Estimate {
-        GROUPED.estimate(layer, plan)
+    fn estimate(&self, layer: &TensorInfo, stats: &LayerStats<'_>, plan: &LayerPlan) -> Estimate {
+        let cols = layer.cols() as usize;
+        let shared_bytes = hessian::shared_bytes(stats, cols, plan.group_size.weights(cols));
+        Estimate { shared_bytes, ..GROUPED.estimate(layer, plan) }
     }
 
     fn prepare<'a>(

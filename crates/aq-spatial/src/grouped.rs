@@ -49,7 +49,8 @@ impl Grouped {
             bits @ 2..=4 => self.relative_mse[usize::from(bits) - 2],
             bits => self.relative_mse[2] * 0.25f64.powi(i32::from(bits) - 4),
         };
-        Estimate { encoding, bytes: encoded_bytes(layer, &encoding), relative_mse, transformed: false }
+        let bytes = encoded_bytes(layer, &encoding);
+        Estimate { encoding, bytes, relative_mse, transformed: false, shared_bytes: 0 }
     }
 
     /// Checks that the layer is one to quantize, and its importance fits it.

@@ -1,6 +1,6 @@
 //! The Hessian of a layer: the second moments of its inputs, in blocks of columns.
 
-use aq_core::{InputRows, StrategyError};
+use aq_core::{InputRows, LayerStats, StrategyError};
 use aq_kernels::gram;
 
 use crate::grouped::expect_length;
@@ -121,6 +121,17 @@ impl Hessian {
     }
 }
 
+/// The most bytes that the Hessian of a layer of `cols` columns takes with its factor, in groups of `group`; 0 without calibration.
+///
+/// Two halves of it or the values in three forms, `f64` and two of `f32`, and two `f64` matrices of one block, of which one is a copy.
+pub(crate) fn shared_bytes(stats: &LayerStats<'_>, cols: usize, group: usize) -> u64 {
+    if stats.inputs.is_none() {
+        return 0;
+    }
+    let block = block_size(cols, group).min(cols) as u64;
+    24 * cols as u64 * block + 16 * block * block
+}
+
 /// Visits the blocks of calibration rows, which must be whole rows.
 fn visit_whole(
     inputs: &dyn InputRows,
@@ -144,7 +155,7 @@ pub(crate) fn diagonal(matrix: &[f64]) -> impl Iterator<Item = f64> {
 }
 
 /// All columns up to [`FULL`], else whole groups of about [`BLOCK`] columns together.
-fn block_size(cols: usize, group: usize) -> usize {
+pub(crate) fn block_size(cols: usize, group: usize) -> usize {
     let most = BLOCK.min(VALUES / cols).max(1);
     match group {
         _ if cols <= FULL => cols,

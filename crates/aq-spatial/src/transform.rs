@@ -98,6 +98,11 @@ impl<'a> Transformed<'a> {
         }
     }
 
+    /// How `strategy` would store the layer; see [`estimate`].
+    pub fn estimate(&self, strategy: &dyn QuantStrategy, plan: &LayerPlan) -> Estimate {
+        estimate(strategy, self.inputs.info, &self.inputs.stats, plan)
+    }
+
     /// Prepares `strategy` for the transformed layer; see [`QuantStrategy::prepare`].
     ///
     /// # Errors

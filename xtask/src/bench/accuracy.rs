@@ -16,7 +16,7 @@ use anyhow::Context;
 
 use super::{Found, Setting};
 pub(crate) use chart::escaped;
-use methods::Methods;
+use methods::{Methods, Variant};
 pub(crate) use point::Section;
 use source::Source;
 
@@ -67,7 +67,22 @@ fn section(
     notes: &mut Vec<String>,
 ) -> anyhow::Result<Section> {
     let mut section = source.section();
-    for variant in methods.variants(source) {
+    add_points(methods, source, methods.variants(source), &mut section, notes);
+    peers::measure(methods, source, &args.python, &mut section, notes)?;
+    let beside = methods.beside_peers(&section);
+    add_points(methods, source, beside, &mut section, notes);
+    Ok(section)
+}
+
+/// Measures variants; a note says which of them failed, and what the engine did by itself.
+fn add_points(
+    methods: &Methods,
+    source: &Source,
+    variants: Vec<Variant>,
+    section: &mut Section,
+    notes: &mut Vec<String>,
+) {
+    for variant in variants {
         let said = match methods.measure(source, &variant) {
             Ok((point, said)) => {
                 section.points.push(point);
@@ -81,8 +96,6 @@ fn section(
             }
         }
     }
-    peers::measure(methods, source, &args.python, &mut section, notes)?;
-    Ok(section)
 }
 
 /// A folder of our own, removed at the end.

@@ -1,7 +1,7 @@
 """Methods by bits: errors and end-to-end scores of a model, as the Markdown table of docs/methods.md.
 
   AQ_BIN=target/release/aq python crates/aq-cli/tests/python/score_methods.py [FOLDER]
-      [--methods ls gptq ...] [--bits 2 3 4] [--rates 1.6 2.1 ...]
+      [--methods ls gptq ...] [--bits 2 3 4] [--rates 1.6 2.1 ...] [--uncalibrated-rates 2.5 ...]
 
 FOLDER is docs/models/digits-dit when none is given, or a folder of a model zoo (scoring.py says what it has). Needs numpy
 only. Methods that take calibration see three quarters of the rows of calib.safetensors; output errors and slopes are means
@@ -38,7 +38,7 @@ class Case(NamedTuple):
         return ["--method", self.method, *bits, *group, "--gain", self.gain]
 
 
-def cases(known, bits, rates):
+def cases(known, bits, rates, uncalibrated_rates):
     """Without calibration first, then with it; a group of None is a codec without groups."""
     known = [method for method in known if method != "numpy-gptq"]
     for b in bits:
@@ -55,6 +55,8 @@ def cases(known, bits, rates):
         for method in known:
             if method not in ("minmax", "entropy"):
                 yield Case(method, b)
+    for rate in uncalibrated_rates if "entropy" in known else ():
+        yield Case("entropy", rate, None, calibrated=False)
     for rate in rates if "entropy" in known else ():
         yield Case("entropy", rate, None)
 
@@ -106,13 +108,14 @@ def main():
     parser.add_argument("--methods", nargs="*", help="only these, numpy-gptq among them (default: all)")
     parser.add_argument("--bits", nargs="*", default=["2", "3", "4"])
     parser.add_argument("--rates", nargs="*", default=["1.0", "1.5", "1.6", "2.0", "2.1", "2.5", "3.0", "4.0"])
+    parser.add_argument("--uncalibrated-rates", nargs="*", default=[], help="rates of entropy without calibration too")
     args = parser.parse_args()
     wanted = args.methods or [*methods(), "numpy-gptq"]
     with tempfile.TemporaryDirectory() as work:
         model = Model(args.folder, work)
         table = Table(model)
         table.original()
-        for case in cases(wanted, args.bits, args.rates):
+        for case in cases(wanted, args.bits, args.rates, args.uncalibrated_rates):
             try:
                 table.measured(case, *model.quantize(case.options(), case.calibrated))
             except RuntimeError as error:

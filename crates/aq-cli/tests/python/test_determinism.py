@@ -12,7 +12,7 @@ VARIANTS = {
     "blocks of 64 KiB": ([], {"AQ_BLOCK_BYTES": "65536"}),
     "blocks of 1 MiB": (["--threads", "2"], {"AQ_BLOCK_BYTES": "1048576"}),
     "blocks of 16 MiB": (["--threads", "2"], {"AQ_BLOCK_BYTES": "16777216"}),
-    "little memory": (["--memory-limit", "64MiB"], {}),
+    "little memory": (["--memory-limit", "160MiB"], {}),
     "streaming": (["--streaming"], {}),
     "streaming, small blocks": (["--streaming", "--threads", "2"], {"AQ_BLOCK_BYTES": "65536"}),
     "scalar": ([], {"AQ_SIMD": "scalar"}),

@@ -3,9 +3,11 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from conftest import command, environment, posix_only
+from conftest import aq, command, environment, posix_only
+from small_models import save_safetensors
 
 pytestmark = posix_only
 
@@ -46,3 +48,24 @@ def test_reading_commands_do_not_hold_the_model(suffix, large_model, tmp_path):
     for arguments in (["verify", out], ["compare", large_model, out], ["dequantize", out, "-o", tmp_path / "b.safetensors"]):
         mib, _ = peak(*arguments)
         assert mib < 96, f"{arguments[0]}: {mib:.0f} MiB"
+
+
+@pytest.fixture(scope="module")
+def wide_layers(tmp_path_factory):
+    """Four layers whose Hessians are 32 MiB each in f64, and inputs of them."""
+    folder, random = tmp_path_factory.mktemp("wide"), np.random.default_rng(1)
+    names = [f"blocks.{i}.fc" for i in range(4)]
+    weight = random.normal(size=(256, 2048)).astype(np.float16)
+    inputs = random.normal(size=(1, 256, 2048)).astype(np.float16)
+    save_safetensors(folder / "model.safetensors", {f"{name}.weight": weight for name in names})
+    save_safetensors(folder / "samples.safetensors", {name: inputs for name in names})
+    return folder
+
+
+@pytest.mark.parametrize("method", ["gptq", "entropy", "trellis"])
+def test_what_a_layer_shares_counts(method, wide_layers, tmp_path):
+    options = ["--method", method, "--bits", 2, "--calibration", wide_layers / "samples.safetensors", "--threads", 2]
+    job = ["quantize", wide_layers / "model.safetensors", *options, "-o", tmp_path / "out.parquet"]
+    mib, _ = peak(*job, "--memory-limit", "256MiB", "--quiet")
+    assert mib < 256, f"{mib:.0f} MiB"
+    aq(*job, "--memory-limit", "128MiB", "--force", status=6)

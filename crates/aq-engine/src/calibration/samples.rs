@@ -86,6 +86,11 @@ impl LayerSamples {
         Ok(rows)
     }
 
+    /// The most bytes of [`LayerSamples::held_out`], with the rows that are read at a time.
+    pub(crate) fn held_out_bytes(&self) -> u64 {
+        (MAX_HELD_OUT + 2 * BLOCK_ROWS) * self.cols as u64 * 4
+    }
+
     /// At most `limit` of all rows, evenly spread.
     ///
     /// # Errors

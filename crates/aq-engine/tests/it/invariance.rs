@@ -48,7 +48,7 @@ fn resources_never_change_a_byte() {
             JobOptions { threads: Some(2), ..base("b.parquet") },
             JobOptions { threads: Some(5), block_size: Some("64KiB".into()), ..base("b.parquet") },
             JobOptions { block_size: Some("16MiB".into()), streaming: true, ..base("b.parquet") },
-            JobOptions { memory_limit: Some("64MiB".into()), threads: Some(2), ..base("b.parquet") },
+            JobOptions { memory_limit: Some("160MiB".into()), threads: Some(2), ..base("b.parquet") },
         ];
         for case in cases {
             let what = format!("{case:?}");
@@ -108,7 +108,7 @@ fn the_report_says_what_a_comparison_of_the_file_says() {
 fn rules_decide_before_skip_lists() {
     let fixture = Fixture::new(&tensors());
     let options = JobOptions {
-        tensor_types: vec!["fc1=skip".into(), "fc2=minmax:8:0".into(), r"\.weight$=3".into()],
+        tensor_types: vec!["fc1=skip".into(), "fc2=minmax:8:0".into(), r"\.weight$=:3:64".into()],
         ..fixture.options("out.arrow")
     };
     let json = quantize(options).expect("quantizes").json();
@@ -119,5 +119,25 @@ fn rules_decide_before_skip_lists() {
     assert_eq!(by_name("blocks.0.fc1.weight")["kept_reason"], "rule");
     let fc2 = by_name("blocks.0.fc2.weight");
     assert_eq!((&fc2["method"], &fc2["bits"], &fc2["group_size"]), (&"minmax".into(), &8.into(), &0.into()));
-    assert_eq!(by_name("blocks.0.conv.weight")["bits"], 3);
+    let conv = by_name("blocks.0.conv.weight");
+    assert_eq!((&conv["method"], &conv["bits"]), (&"ls".into(), &3.into()), "with groups, as asked for");
+}
+
+#[test]
+fn what_is_best_depends_on_what_is_asked_for() {
+    let fixture = Fixture::new(&tensors());
+    write(&fixture.path("samples.safetensors"), &[samples("blocks.0.fc1", 1152)]);
+    let calibration = || Some(fixture.path("samples.safetensors"));
+    let base = || JobOptions { force: true, bits: Some(4), ..fixture.options("out.parquet") };
+    for (options, method) in [
+        (base(), "entropy"),
+        (JobOptions { bits: Some(8), ..base() }, "ls"),
+        (JobOptions { group_size: Some(64), ..base() }, "ls"),
+        (JobOptions { calibration: calibration(), bits: Some(8), ..base() }, "entropy"),
+        (JobOptions { calibration: calibration(), group_size: Some(64), ..base() }, "gptq"),
+        (JobOptions { rate: Some(3.1), group_size: Some(64), ..base() }, "entropy"),
+    ] {
+        let json = quantize(options).expect("quantizes").json();
+        assert_eq!(json["tensors"][0]["method"], method);
+    }
 }

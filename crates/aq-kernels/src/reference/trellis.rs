@@ -5,6 +5,48 @@ const SEAM: usize = 32;
 /// Weights for which every seam is tried.
 const SHORT: usize = 8;
 
+/// Costs behind the last weight by what its state goes on with, for a stream that closes with `seam`.
+fn start(before: usize, seam: Option<usize>) -> Vec<f32> {
+    (0..before).map(|j| if seam.is_none_or(|seam| seam == j) { 0.0 } else { f32::INFINITY }).collect()
+}
+
+/// One weight further on: the cost of each state, and which states the least costs behind the weight before are of.
+fn extend(bits: u32, table: &[i8], x: f32, importance: f32, least: &mut [f32]) -> (Vec<f32>, Vec<usize>) {
+    let before = least.len();
+    let cost = |(s, &value): (usize, &i8)| {
+        let d = x - f32::from(value);
+        d * d * importance + least[s >> bits]
+    };
+    let costs: Vec<f32> = table.iter().enumerate().map(cost).collect();
+    // Of equal costs the one whose bits, read from the lowest, are smaller.
+    let mut order: Vec<usize> = (0..1 << bits).collect();
+    order.sort_by_key(|t| t.reverse_bits());
+    let best = |j: usize| {
+        let better = |best: usize, &t: &usize| {
+            if costs[t * before + j] < costs[best] { t * before + j } else { best }
+        };
+        order.iter().fold(j, better)
+    };
+    let after: Vec<usize> = (0..before).map(best).collect();
+    least.iter_mut().zip(&after).for_each(|(least, &s)| *least = costs[s]);
+    (costs, after)
+}
+
+/// The cheapest state that begins with `seam`.
+fn cheapest(costs: &[f32], before: usize, seam: Option<usize>) -> usize {
+    let starts = (0..costs.len()).filter(|s| seam.is_none_or(|seam| seam == s % before));
+    starts.reduce(|best, s| if costs[s] < costs[best] { s } else { best }).unwrap_or(0)
+}
+
+/// The path on from `first`, by the choices of the weights after it.
+fn path(bits: u32, first: usize, after: &[Vec<usize>]) -> Vec<usize> {
+    let mut path = vec![first];
+    for choices in after {
+        path.push(choices[path[path.len() - 1] >> bits]);
+    }
+    path
+}
+
 /// A pass: the cost of the cheapest path and its states. `seam` is what the first state begins with and the last goes on with.
 fn best_path(
     bits: u32,
@@ -13,34 +55,52 @@ fn best_path(
     importance: &[f32],
     seam: Option<usize>,
 ) -> (f32, Vec<usize>) {
-    let (states, before) = (table.len(), table.len() >> bits);
-    let closes = |low: usize| seam.is_none_or(|seam| seam == low);
-    let mut least: Vec<f32> = (0..before).map(|j| if closes(j) { 0.0 } else { f32::INFINITY }).collect();
-    let mut after = vec![vec![0; before]; x.len()];
-    let mut costs = vec![0.0; states];
-    // Of equal costs the one whose bits, read from the lowest, are smaller.
-    let mut order: Vec<usize> = (0..1 << bits).collect();
-    order.sort_by_key(|t| t.reverse_bits());
+    let mut least = start(table.len() >> bits, seam);
+    let (mut after, mut costs) = (vec![Vec::new(); x.len()], Vec::new());
     for i in (0..x.len()).rev() {
-        for (s, cost) in costs.iter_mut().enumerate() {
-            let d = x[i] - f32::from(table[s]);
-            *cost = d * d * importance[i] + least[s >> bits];
+        (costs, after[i]) = extend(bits, table, x[i], importance[i], &mut least);
+    }
+    let first = cheapest(&costs, least.len(), seam);
+    (costs[first], path(bits, first, &after[1..]))
+}
+
+/// What the last state and the first of a long sequence should share.
+fn seam_of(bits: u32, table: &[i8], x: &[f32], importance: &[f32]) -> usize {
+    let n = x.len();
+    let around = |of: &[f32]| -> Vec<f32> { (0..2 * SEAM).map(|i| of[(i + SEAM * (n - 1)) % n]).collect() };
+    best_path(bits, table, &around(x), &around(importance), None).1[SEAM] % (table.len() >> bits)
+}
+
+pub fn trellis_encode_with_feedback(
+    bits: u8,
+    table: &[i8],
+    x: &mut [f32],
+    feedback: crate::trellis::Feedback<'_>,
+    states: &mut [u8],
+) {
+    let (n, width, original) = (x.len(), u32::from(bits), x.to_vec());
+    let h = feedback.importance;
+    if n <= SHORT {
+        trellis_encode(bits, table, x, Some(h), states);
+        return;
+    }
+    let seam = seam_of(width, table, x, h);
+    let (mut least, mut after) = (start(table.len() >> bits, Some(seam)), vec![Vec::new(); n]);
+    for i in (0..n).rev() {
+        let costs;
+        (costs, after[i]) = extend(width, table, x[i], h[i], &mut least);
+        if i % 8 != 0 {
+            continue;
         }
-        for j in 0..before {
-            let better = |best: usize, &t: &usize| {
-                if costs[t * before + j] < costs[best] { t * before + j } else { best }
-            };
-            after[i][j] = order.iter().fold(j, better);
-            least[j] = costs[after[i][j]];
+        let first = cheapest(&costs, least.len(), (i == 0).then_some(seam));
+        let path = path(width, first, &after[i + 1..]);
+        states[i..].iter_mut().zip(&path).for_each(|(state, &s)| *state = s as u8);
+        for k in i + 8..n.min(i + 16) {
+            let error = original[k] - f32::from(table[path[k - i]]);
+            let row = &feedback.matrix[k * feedback.stride..];
+            x[..i].iter_mut().zip(row).for_each(|(x, factor)| *x -= error * factor);
         }
     }
-    let starts = (0..states).filter(|s| closes(s % before));
-    let first = starts.reduce(|best, s| if costs[s] < costs[best] { s } else { best }).unwrap_or(0);
-    let mut path = vec![first];
-    for choices in after.iter().skip(1) {
-        path.push(choices[path[path.len() - 1] >> bits]);
-    }
-    (costs[first], path)
 }
 
 pub fn trellis_encode(
@@ -60,13 +120,49 @@ pub fn trellis_encode(
     let (cost, path) = if n <= SHORT {
         (1..before).map(pass).fold(pass(0), |best, found| if found.0 < best.0 { found } else { best })
     } else {
-        let around =
-            |of: &[f32]| -> Vec<f32> { (0..2 * SEAM).map(|i| of[(i + SEAM * (n - 1)) % n]).collect() };
-        let (_, path) = best_path(bits, table, &around(x), &around(&importance), None);
-        pass(path[SEAM] % before)
+        pass(seam_of(bits, table, x, &importance))
     };
     states.iter_mut().zip(path).for_each(|(state, s)| *state = s as u8);
     cost
+}
+
+pub fn trellis_descend(descent: crate::trellis::Descent<'_>, errors: &[f32], states: &mut [u8]) -> usize {
+    let (n, bits, len) = (states.len(), usize::from(descent.bits), descent.table.len());
+    let h = |i: usize, j: usize| descent.hessian[i * descent.stride + j];
+    let holders = (len.ilog2() as usize).div_ceil(bits);
+    let dot = |j: usize| errors.iter().enumerate().fold(0.0, |sum, (i, e)| sum + e * h(i, j));
+    let mut residual: Vec<f32> = (0..n).map(dot).collect();
+    let mut moved = 0;
+    for i in (0..descent.passes).flat_map(|_| 0..n).filter(|_| n >= 8) {
+        let at: Vec<usize> = (0..holders).map(|a| (i + n - a) % n).collect();
+        let own = usize::from(states[i]) % (1 << bits);
+        let mut best = (0.0, vec![0.0; holders], vec![]);
+        for code in (0..1 << bits).filter(|&code| code != own) {
+            let change = |a: usize| ((code ^ own) << (a * bits)) % len;
+            let new: Vec<usize> =
+                at.iter().enumerate().map(|(a, &t)| usize::from(states[t]) ^ change(a)).collect();
+            let value = |s: usize| f32::from(descent.table[s]);
+            let moves = new.iter().zip(&at);
+            let d: Vec<f32> =
+                moves.map(|(&s, &t)| (value(s) - value(usize::from(states[t]))) * descent.scale).collect();
+            let gain = (0..holders).fold(0.0, |gain, a| {
+                let twice = residual[at[a]] + residual[at[a]];
+                gain + d[a] * (0..holders).fold(twice, |rest, b| rest - h(at[a], at[b]) * d[b])
+            });
+            if gain > best.0 {
+                best = (gain, d, new);
+            }
+        }
+        let (gain, d, new) = best;
+        if gain > 0.0 {
+            moved += 1;
+            for a in 0..holders {
+                states[at[a]] = new[a] as u8;
+                (0..n).for_each(|j| residual[j] -= d[a] * h(at[a], j));
+            }
+        }
+    }
+    moved
 }
 
 pub fn trellis_pack(bits: u8, states: &[u8], out: &mut [u8]) {

@@ -1,7 +1,8 @@
 //! The states of a sequence: where the circular stream closes, then the best path that closes there.
 
 use super::SEQUENCE;
-use super::viterbi::{Choices, Found, Pass, Run, WORDS, next_state, pass};
+use super::feedback::Fed;
+use super::viterbi::{Choices, Found, Pass, Run, WORDS, next_state, pass, start};
 
 /// Weights before and after the seam of a sequence that decide the bits there. Choices further away hardly depend on
 /// each other: 16 more change no figure of the error.
@@ -39,21 +40,47 @@ const SHORT: usize = 8;
 pub fn encode(bits: u8, table: &[i8], x: &[f32], importance: Option<&[f32]>, states: &mut [u8]) -> f32 {
     assert!(x.len() <= SEQUENCE && states.len() == x.len(), "a state for each of at most 256 weights");
     assert!(importance.is_none_or(|h| h.len() == x.len()), "an importance for each weight");
-    let run = Run { x, importance };
-    match (table.len(), bits) {
-        (64, 2) => Encoder::<64, 2>::new(table).encode(run, states),
-        (64, 3) => Encoder::<64, 3>::new(table).encode(run, states),
-        (64, 4) => Encoder::<64, 4>::new(table).encode(run, states),
-        (256, 2) => Encoder::<256, 2>::new(table).encode(run, states),
-        (256, 3) => Encoder::<256, 3>::new(table).encode(run, states),
-        (256, 4) => Encoder::<256, 4>::new(table).encode(run, states),
-        (values, bits) => panic!("no trellis of {values} values and {bits} bits"),
+    Task::Free(Run { x, importance }).solve(bits, table, states)
+}
+
+/// A sequence to encode.
+pub(super) enum Task<'a> {
+    Free(Run<'a>),
+    Fed(Fed<'a>),
+}
+
+impl Task<'_> {
+    pub(super) fn solve(self, bits: u8, table: &[i8], states: &mut [u8]) -> f32 {
+        match (table.len(), bits) {
+            (64, 2) => self.solve_with(Encoder::<64, 2>::new(table), states),
+            (64, 3) => self.solve_with(Encoder::<64, 3>::new(table), states),
+            (64, 4) => self.solve_with(Encoder::<64, 4>::new(table), states),
+            (256, 2) => self.solve_with(Encoder::<256, 2>::new(table), states),
+            (256, 3) => self.solve_with(Encoder::<256, 3>::new(table), states),
+            (256, 4) => self.solve_with(Encoder::<256, 4>::new(table), states),
+            (values, bits) => panic!("no trellis of {values} values and {bits} bits"),
+        }
+    }
+
+    fn solve_with<const STATES: usize, const BITS: u32>(
+        self,
+        mut encoder: Encoder<STATES, BITS>,
+        states: &mut [u8],
+    ) -> f32 {
+        match self {
+            Task::Free(run) => encoder.encode(run, states),
+            Task::Fed(fed) if fed.x.len() <= SHORT => encoder.encode(fed.run(), states),
+            Task::Fed(fed) => {
+                encoder.encode_fed(fed, states);
+                0.0
+            }
+        }
     }
 }
 
-struct Encoder<const STATES: usize, const BITS: u32> {
-    table: [f32; STATES],
-    choices: [Choices; SEQUENCE],
+pub(super) struct Encoder<const STATES: usize, const BITS: u32> {
+    pub(super) table: [f32; STATES],
+    pub(super) choices: [Choices; SEQUENCE],
 }
 
 impl<const STATES: usize, const BITS: u32> Encoder<STATES, BITS> {
@@ -92,7 +119,7 @@ impl<const STATES: usize, const BITS: u32> Encoder<STATES, BITS> {
     }
 
     /// What the last state and the first should share.
-    fn seam(&mut self, run: Run<'_>) -> usize {
+    pub(super) fn seam(&mut self, run: Run<'_>) -> usize {
         let n = run.x.len();
         let around = |of: &[f32]| -> [f32; 2 * SEAM] {
             let mut next = (SEAM / n + 1) * n - SEAM - 1;
@@ -110,15 +137,19 @@ impl<const STATES: usize, const BITS: u32> Encoder<STATES, BITS> {
 
     fn pass(&mut self, run: Run<'_>, seam: Option<usize>) -> Found {
         let choices = &mut self.choices[..run.x.len()];
-        pass(Pass::<'_, STATES, BITS> { run, table: &self.table, seam, choices })
+        pass(Pass::<'_, STATES, BITS> { run, table: &self.table, least: &mut start(seam), seam, choices })
     }
 
     /// The states of the path found last, as many as there is room for.
     fn follow(&self, found: Found, states: &mut [u8]) {
-        let mut state = found.state;
+        self.follow_from(0, found.state, states);
+    }
+
+    /// The states of the path that is in `state` at the weight `first`, as many as there is room for.
+    pub(super) fn follow_from(&self, first: usize, mut state: usize, states: &mut [u8]) {
         for (i, out) in states.iter_mut().enumerate() {
             if i > 0 {
-                state = next_state::<STATES, BITS>(&self.choices[i], state);
+                state = next_state::<STATES, BITS>(&self.choices[first + i], state);
             }
             *out = state as u8;
         }

@@ -19,6 +19,9 @@ pub(super) const WORDS: usize = 16;
 /// Which halves were smaller when the costs of one weight were reduced: bit `l` is lane `l`.
 pub(super) type Choices = [u16; WORDS];
 
+/// Costs by the high bits of a state, which the next one begins with.
+pub(super) type Least = [[f32; LANES]; 4];
+
 /// Weights in units of the table, and what their errors count.
 #[derive(Clone, Copy)]
 pub(super) struct Run<'a> {
@@ -30,7 +33,9 @@ pub(super) struct Run<'a> {
 pub(super) struct Pass<'a, const STATES: usize, const BITS: u32> {
     pub(super) run: Run<'a>,
     pub(super) table: &'a [f32; STATES],
-    /// The low bits of the first state, which the last one continues with; whatever is cheapest when `None`.
+    /// The costs behind the last weight by what the last state goes on with; those behind the first one afterwards.
+    pub(super) least: &'a mut Least,
+    /// The low bits of the first state; whatever is cheapest when `None`.
     pub(super) seam: Option<usize>,
     /// Room for the choices of each weight.
     pub(super) choices: &'a mut [Choices],
@@ -66,9 +71,9 @@ impl<const STATES: usize, const BITS: u32, const VECTORS: usize, const WEIGHTED:
 
     #[inline(always)]
     fn call<I: Isa>(self, isa: I) -> Found {
-        let Pass { run, table, seam, choices } = self.0;
+        let Pass { run, table, least: kept, seam, choices } = self.0;
         let table = pieces::<f32, VECTORS>(table);
-        let mut least = start(isa, seam);
+        let mut least = kept.map(|lanes| isa.load(&lanes));
         let mut costs = [isa.splat(0.0); VECTORS];
         for (i, choices) in choices.iter_mut().enumerate().rev() {
             let (x, h) = (isa.splat(run.x[i]), isa.splat(run.importance.map_or(1.0, |h| h[i])));
@@ -79,20 +84,20 @@ impl<const STATES: usize, const BITS: u32, const VECTORS: usize, const WEIGHTED:
             }
             Layout::<STATES, BITS>::reduce(isa, &costs, &mut least, choices);
         }
+        kept.iter_mut().zip(least).for_each(|(kept, least)| isa.store(least, kept));
         let mut all = [[0.0; LANES]; VECTORS];
         all.iter_mut().zip(costs).for_each(|(all, costs)| isa.store(costs, all));
         first_of_least(all.as_flattened(), seam.unwrap_or(0), seam.map_or(1, |_| STATES >> BITS))
     }
 }
 
-/// Costs behind the last weight.
-#[inline(always)]
-fn start<I: Isa>(isa: I, seam: Option<usize>) -> [I::F; 4] {
+/// Costs behind the last weight of a sequence whose first state begins with `seam`; no costs when that is open.
+pub(super) fn start(seam: Option<usize>) -> Least {
     let mut lanes = [[if seam.is_some() { f32::INFINITY } else { 0.0 }; LANES]; 4];
     if let Some(seam) = seam {
         lanes[seam / LANES % 4][seam % LANES] = 0.0;
     }
-    lanes.map(|lanes| isa.load(&lanes))
+    lanes
 }
 
 /// The cheapest of every `step`-th state from `first` on.

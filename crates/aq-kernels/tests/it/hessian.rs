@@ -1,6 +1,6 @@
 //! Gram matrices and factors of inverses against their twins, and against what defines them.
 
-use aq_kernels::cholesky::{NotPositive, inverse_factor};
+use aq_kernels::cholesky::{NotPositive, factor, inverse_factor};
 use aq_kernels::{gram, reference};
 
 use crate::tester::{Random, assert_same, at_every_level};
@@ -59,6 +59,26 @@ fn factors_of_inverses() {
             inverse_factor(&mut room, n, &mut got).expect("positive definite");
             assert_same(&got, &want, &format!("{level}, {n} columns"));
         });
+    }
+}
+
+/// `L^T L` is the matrix, and `L` has the same bits on every level.
+#[test]
+fn factors_give_their_matrix_back() {
+    let n = 150;
+    let h = positive(n, 6);
+    let mut l = h.clone();
+    factor(&mut l, n).expect("positive definite");
+    let lower =
+        |m: &[f64]| -> Vec<f64> { m.chunks(n).enumerate().flat_map(|(i, row)| row[..=i].to_vec()).collect() };
+    at_every_level(|level| {
+        let mut room = h.clone();
+        factor(&mut room, n).expect("positive definite");
+        assert_same(&lower(&room), &lower(&l), &format!("{level}"));
+    });
+    for (i, j) in [(0, 0), (149, 0), (70, 31), (149, 149)] {
+        let product: f64 = (i.max(j)..n).map(|k| l[k * n + i] * l[k * n + j]).sum();
+        assert!((product - h[i * n + j]).abs() < 1e-9 * h[i * n + i], "{i} {j}: {product} {}", h[i * n + j]);
     }
 }
 

@@ -52,6 +52,73 @@ fn states_and_errors_are_those_of_the_twin() {
 }
 
 #[test]
+fn states_with_feedback_are_those_of_the_twin() {
+    let mut random = Random(10);
+    let (stride, matrix) = (260, (0..256 * 260).map(|_| random.normal() * 0.1).collect::<Vec<_>>());
+    for (bits, table) in trellises() {
+        for length in LENGTHS.into_iter().chain([17, 32, 48, 49, 255]) {
+            let x: Vec<f32> = (0..length).map(|_| random.normal() * 25.0).collect();
+            let h = importance(length);
+            let feedback = trellis::Feedback { importance: &h, matrix: &matrix, stride };
+            let (mut moved, mut want) = (x.clone(), vec![0; length]);
+            reference::trellis_encode_with_feedback(bits, &table, &mut moved, feedback, &mut want);
+            at_every_level(|level| {
+                let what = format!("{level}, {bits} bits, {} values, {length}", table.len());
+                let (mut x, mut got) = (x.clone(), vec![9; length]);
+                trellis::encode_with_feedback(bits, &table, &mut x, feedback, &mut got);
+                assert_same(&got, &want, &what);
+                assert_same(&x, &moved, &what);
+                assert!(is_path(bits, table.len(), &got), "{what}: {got:?}");
+            });
+        }
+    }
+}
+
+/// Codes that move have the same bits on every level, and the error falls.
+#[test]
+fn descent_is_that_of_the_twin() {
+    let mut random = Random(11);
+    for (bits, table) in trellises() {
+        for n in [3, 8, 9, 33, 250, 256] {
+            let stride = 256;
+            // Inputs with much in common.
+            let inputs: Vec<Vec<f32>> =
+                (0..24).map(|_| (0..n).map(|_| 1.0 + random.normal()).collect()).collect();
+            let entry = |i: usize, j: usize| inputs.iter().map(|x| x[i.min(j)] * x[i.max(j)]).sum::<f32>();
+            let mut hessian = vec![0.0; n * stride];
+            (0..n).for_each(|i| (0..n).for_each(|j| hessian[i * stride + j] = entry(i, j)));
+            let scale = 0.01;
+            let x: Vec<f32> = (0..n).map(|_| random.normal() * 25.0).collect();
+            let mut states = vec![0; n];
+            trellis::encode(bits, &table, &x, None, &mut states);
+            let errors = |states: &[u8]| -> Vec<f32> {
+                x.iter().zip(states).map(|(x, &s)| (x - f32::from(table[usize::from(s)])) * scale).collect()
+            };
+            let quadratic = |e: &[f32]| -> f64 {
+                let dot = |x: &Vec<f32>| x.iter().zip(e).map(|(x, e)| f64::from(x * e)).sum::<f64>();
+                inputs.iter().map(|x| dot(x).powi(2)).sum()
+            };
+            let descent =
+                trellis::Descent { bits, table: &table, scale, hessian: &hessian, stride, passes: 2 };
+            let start = errors(&states);
+            let mut want = states.clone();
+            let moved = reference::trellis_descend(descent, &start, &mut want);
+            at_every_level(|level| {
+                let what = format!("{level}, {bits} bits, {} values, {n}", table.len());
+                let mut got = states.clone();
+                assert_eq!(trellis::descend(descent, &start, &mut got), moved, "{what}");
+                assert_same(&got, &want, &what);
+                assert!(is_path(bits, table.len(), &got), "{what}: {got:?}");
+            });
+            if n >= 33 {
+                let (before, after) = (quadratic(&start), quadratic(&errors(&want)));
+                assert!(after < 0.9 * before, "{bits} bits, {n}: {after} {before}");
+            }
+        }
+    }
+}
+
+#[test]
 fn an_error_is_that_of_the_states() {
     let mut random = Random(6);
     for (bits, table) in trellises() {

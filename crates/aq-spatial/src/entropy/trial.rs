@@ -1,7 +1,7 @@
 //! Some rows of a layer, on which a grid is tried.
 
 use aq_codec::entropy::{ColumnSteps, EncodeScratch, RowScales, SlabCodes, estimated_bytes};
-use aq_core::{LayerInputs, StrategyError};
+use aq_core::{LayerInputs, StrategyError, TensorInfo};
 use aq_kernels::feedback::ROWS;
 
 use super::controller::Found;
@@ -35,11 +35,21 @@ pub(super) struct Trial {
     pub(super) deltas: [i8; 3],
 }
 
+/// Rows that are tried.
+fn sample_rows(layer: &TensorInfo) -> u64 {
+    layer.rows().min((WEIGHTS / layer.cols()).max(ROWS as u64))
+}
+
+/// Bytes of the sample and of what a trial makes of it: of each weight itself, its code and what the codec counts of it.
+pub(super) fn sample_bytes(layer: &TensorInfo) -> u64 {
+    sample_rows(layer).saturating_mul(layer.cols()).saturating_mul(16)
+}
+
 impl Sample {
     /// Reads the rows.
     pub(super) fn read(layer: &LayerInputs<'_>) -> Result<Self, StrategyError> {
         let (all, cols) = (layer.info.rows(), layer.info.cols());
-        let count = all.min((WEIGHTS / cols).max(ROWS as u64));
+        let count = sample_rows(layer.info);
         let (mut weights, mut row) = (Vec::new(), Vec::new());
         let source = layer.weights.ok_or_else(|| StrategyError::Read {
             tensor: layer.info.name().into(),

@@ -11,3 +11,4 @@ mod rows;
 mod smoothing;
 mod support;
 mod trellis;
+mod trellis_feedback;

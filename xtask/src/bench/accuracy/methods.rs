@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
-use super::point::{Errors, Point};
+use super::point::{Errors, Point, Section};
 use super::source::Source;
 use crate::process::program;
 
@@ -67,6 +67,19 @@ impl Methods {
             }
         }
         variants
+    }
+
+    /// The codec of variable rate at the size of each peer from 2 to 5 bits per weight, rounded down.
+    pub(crate) fn beside_peers(&self, section: &Section) -> Vec<Variant> {
+        if !self.names.iter().any(|name| name == "entropy") || !self.offers(RATE_OPTION) {
+            return Vec::new();
+        }
+        let peers = section.points.iter().filter(|p| p.is_peer && (2.0..=5.0).contains(&p.bits_per_weight));
+        let mut rates: Vec<String> =
+            peers.map(|p| format!("{:.3}", (p.bits_per_weight * 1000.0).floor() / 1000.0)).collect();
+        rates.sort();
+        rates.dedup();
+        rates.iter().map(|rate| Variant::new("entropy", rate, &[RATE_OPTION, rate])).collect()
     }
 
     fn offers(&self, option: &str) -> bool {
@@ -159,6 +172,22 @@ fn json(command: &mut std::process::Command) -> anyhow::Result<Value> {
 mod tests {
     use super::super::source::{self, Samples};
     use super::*;
+
+    #[test]
+    fn each_size_of_a_peer_is_met_once() {
+        let methods = Methods {
+            aq: PathBuf::new(),
+            names: vec!["entropy".to_owned()],
+            help: "--rate <X>".to_owned(),
+            folder: PathBuf::new(),
+        };
+        let mut section = super::super::point::example();
+        section.points.extend(section.points.clone());
+        let labels: Vec<String> = methods.beside_peers(&section).iter().map(ToString::to_string).collect();
+        assert_eq!(labels, ["entropy at 4.500 bits"]);
+        let none = Methods { help: String::new(), ..methods };
+        assert!(none.beside_peers(&section).is_empty());
+    }
 
     #[test]
     fn methods_are_read_from_the_refusal() {
