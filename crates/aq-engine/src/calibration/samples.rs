@@ -1,19 +1,16 @@
 //! The input rows of one layer, read when they are asked for.
 
-use std::sync::Arc;
-
-use aq_core::{InputRows, StoredTensor, StrategyError};
-use aq_io::{IoError, Source};
+use aq_core::{InputRows, SecondMoments, StoredTensor, StrategyError};
 use aq_timeaware::{Step, TimedRows, steps_of};
 
+use super::held_out::HeldOut;
+use super::rows::{RowReader, RowSource};
 use super::times::{Bucket, Times};
-use crate::Result;
-use crate::weights::WeightReader;
+use crate::{EngineError, Result};
 
 /// The input rows of one layer. Some of them are held out: strategies do not see them, and the report measures on them.
 pub(crate) struct LayerSamples {
-    source: Arc<dyn Source>,
-    index: usize,
+    source: RowSource,
     cols: usize,
     rows: u64,
     buckets: Vec<Bucket>,
@@ -22,37 +19,68 @@ pub(crate) struct LayerSamples {
 
 /// Rows read at a time.
 const BLOCK_ROWS: u64 = 256;
-/// Every so many rows one is held out.
-const HOLD_OUT: u64 = 8;
-/// Fewer rows than this are too few to hold any out.
-const MIN_ROWS: u64 = 64;
-/// The most rows that are held out.
-const MAX_HELD_OUT: u64 = 128;
 /// The most values, and the fewest and most rows a bucket, that activation ranges are chosen by.
 const TIMED_VALUES: u64 = 1 << 20;
 const TIMED_ROWS: [u64; 2] = [4, 64];
 
 impl LayerSamples {
-    /// `None` when a value is not finite.
+    /// The inputs of `tensor`; `times` are those of a samples file. `None` when a value is not finite.
+    ///
+    /// # Errors
+    /// When they cannot be read, or their shape does not fit the tensor or the times.
     pub(super) fn open(
-        source: Arc<dyn Source>,
-        index: usize,
+        source: RowSource,
+        times: Option<&Times>,
         tensor: &StoredTensor,
-        times: &Times,
     ) -> Result<Option<Self>> {
-        let info = &source.tensors()[index].info;
-        let fault = |reason: String| IoError::tensor(source.path(), info.name(), reason);
-        let cols = tensor.info.cols();
-        if info.shape().last() != Some(&cols) || info.elements() == 0 {
-            let reason =
-                format!("shape {:?} does not fit the {cols} inputs of {}", info.shape(), tensor.info.name());
-            return Err(fault(reason).into());
+        let (cols, weight) = (tensor.info.cols(), tensor.info.name());
+        let given = match &source {
+            RowSource::Samples { source, index } => source.tensors()[*index].info.shape().to_vec(),
+            RowSource::Statistics { file, layer } => vec![file.layers()[*layer].cols as u64],
+        };
+        if given.last() != Some(&cols) || given.contains(&0) {
+            return Err(source.fault(format!("shape {given:?} does not fit the {cols} inputs of {weight}")));
         }
-        let buckets = times.buckets(info).map_err(fault)?;
-        let rows = info.elements() / cols;
-        let samples = Self { source, index, cols: cols as usize, rows, buckets, importance: Vec::new() };
-        let importance = samples.mean_squares()?;
+        Self::of_width(source, times, cols as usize)
+    }
+
+    /// Inputs of `cols` channels, whatever layer they belong to; `None` when a value is not finite.
+    ///
+    /// # Errors
+    /// When they cannot be read, or their shape does not fit the times.
+    pub(crate) fn of_width(source: RowSource, times: Option<&Times>, cols: usize) -> Result<Option<Self>> {
+        let buckets = match &source {
+            RowSource::Samples { source: file, index } => {
+                let info = &file.tensors()[*index].info;
+                let buckets = times.map_or(Ok(Vec::new()), |times| times.buckets(info));
+                buckets.map_err(|fact| source.fault(fact))?
+            }
+            RowSource::Statistics { file, layer } => Bucket::stored(&file.layers()[*layer]),
+        };
+        let rows = buckets.last().map_or(0, |bucket| bucket.end);
+        let samples = Self { source, cols, rows, buckets, importance: Vec::new() };
+        let importance = samples.look_at_all()?;
         Ok(importance.map(|importance| Self { importance, ..samples }))
+    }
+
+    /// Input channels.
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Where the rows of each time are.
+    pub(crate) fn buckets(&self) -> &[Bucket] {
+        &self.buckets
+    }
+
+    /// Name of the layer in its file.
+    pub(crate) fn name(&self) -> &str {
+        self.source.name()
+    }
+
+    /// An error about the layer.
+    pub(crate) fn fault(&self, fact: String) -> EngineError {
+        self.source.fault(fact)
     }
 
     /// Mean square of each input channel over the rows that are not held out, each as often as its time counts.
@@ -98,7 +126,7 @@ impl LayerSamples {
         let times: Vec<f64> = self.buckets.iter().map(|b| b.time.unwrap_or(0.0)).collect();
         let share = TIMED_VALUES / (self.cols * self.buckets.len()).max(1) as u64;
         let limit = share.clamp(TIMED_ROWS[0], TIMED_ROWS[1]);
-        let mut reader = WeightReader::default();
+        let mut reader = RowReader::default();
         let mut steps = Vec::new();
         for buckets in steps_of(&times) {
             let (first, last) = (times[buckets[0]], times[buckets[buckets.len() - 1]]);
@@ -107,7 +135,7 @@ impl LayerSamples {
                 let start = bucket.checked_sub(1).map_or(0, |before| self.buckets[before].end);
                 let count = self.buckets[bucket].end - start;
                 for row in (0..count).step_by(count.div_ceil(limit).max(1) as usize) {
-                    rows.extend_from_slice(self.read(&mut reader, start + row, 1)?);
+                    rows.extend_from_slice(self.source.read(&mut reader, self.cols, start + row, 1)?);
                 }
             }
             steps.push(Step { first, last, rows });
@@ -116,37 +144,46 @@ impl LayerSamples {
     }
 
     fn is_held_out(&self, row: u64) -> bool {
-        let every = HOLD_OUT.max(self.rows.div_ceil(MAX_HELD_OUT));
-        self.rows >= MIN_ROWS && row % every == every - 1
+        HeldOut::of(self.rows).holds(row)
     }
 
-    fn read<'a>(&'a self, reader: &'a mut WeightReader, first: u64, count: u64) -> Result<&'a [f32]> {
-        let cols = self.cols as u64;
-        reader.read(&*self.source, self.index, first * cols, (count * cols) as usize)
-    }
-
-    /// Visits every row with its number and its bucket.
-    fn each_row(&self, mut visit: impl FnMut(u64, &Bucket, &[f32])) -> Result<()> {
-        let mut reader = WeightReader::default();
-        let mut buckets = self.buckets.iter().peekable();
+    /// Visits every row with its number and the number of its bucket.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(crate) fn each_row(&self, mut visit: impl FnMut(u64, usize, &[f32])) -> Result<()> {
+        let (mut reader, mut bucket) = (RowReader::default(), 0);
         for first in (0..self.rows).step_by(BLOCK_ROWS as usize) {
-            let block = self.read(&mut reader, first, BLOCK_ROWS.min(self.rows - first))?;
+            let count = BLOCK_ROWS.min(self.rows - first);
+            let block = self.source.read(&mut reader, self.cols, first, count)?;
             for (n, row) in (first..).zip(block.chunks(self.cols)) {
-                while buckets.next_if(|bucket| bucket.end <= n).is_some() {}
-                if let Some(bucket) = buckets.peek() {
-                    visit(n, bucket, row);
+                while self.buckets[bucket].end <= n {
+                    bucket += 1;
                 }
+                visit(n, bucket, row);
             }
         }
         Ok(())
     }
 
+    /// The importance, from stored moments where there are some; `None` when a value is not finite.
+    fn look_at_all(&self) -> Result<Option<Vec<f32>>> {
+        let measured = self.mean_squares()?;
+        let RowSource::Statistics { file, layer } = &self.source else { return Ok(measured) };
+        let layer = &file.layers()[*layer];
+        let hessian = file.hessian(layer)?;
+        let finite = measured.is_some() && aq_kernels::metric::first_non_finite(&hessian).is_none();
+        let share = |sum: f32| if layer.weight > 0.0 { (f64::from(sum) / layer.weight) as f32 } else { 0.0 };
+        let diagonal = diagonal(&hessian, layer.cols, layer.hessian_block);
+        Ok(finite.then(|| diagonal.map(share).map(|v| v.max(0.0)).collect()))
+    }
+
     fn mean_squares(&self) -> Result<Option<Vec<f32>>> {
         let (mut sums, mut total, mut finite) = (vec![0f64; self.cols], 0f64, true);
         self.each_row(|n, bucket, row| {
+            let weight = self.buckets[bucket].weight;
             finite &= aq_kernels::metric::first_non_finite(row).is_none();
             if !self.is_held_out(n) {
-                let weight = bucket.weight;
                 total += weight;
                 let squares = row.iter().map(|&x| weight * (f64::from(x) * f64::from(x)));
                 sums.iter_mut().zip(squares).for_each(|(sum, square)| *sum += square);
@@ -163,26 +200,46 @@ impl InputRows for LayerSamples {
         let room = BLOCK_ROWS as usize * self.cols;
         let (mut block, mut weight) = (Vec::with_capacity(room), 1.0);
         let read = self.each_row(|n, bucket, row| {
-            if self.is_held_out(n) || bucket.weight == 0.0 {
+            let own = self.buckets[bucket].weight;
+            if self.is_held_out(n) || own == 0.0 {
                 return;
             }
-            if block.len() == room || bucket.weight != weight {
+            if block.len() == room || own != weight {
                 if !block.is_empty() {
                     visit(&block, weight);
                     block.clear();
                 }
-                weight = bucket.weight;
+                weight = own;
             }
             block.extend_from_slice(row);
         });
-        let failed = |e: crate::EngineError| StrategyError::Read {
-            tensor: self.source.tensors()[self.index].info.name().to_string(),
-            reason: e.to_string(),
-        };
-        read.map_err(failed)?;
+        read.map_err(|e| self.unreadable(&e))?;
         if !block.is_empty() {
             visit(&block, weight);
         }
         Ok(())
     }
+
+    fn moments(&self) -> Result<Option<SecondMoments>, StrategyError> {
+        let RowSource::Statistics { file, layer } = &self.source else { return Ok(None) };
+        let layer = &file.layers()[*layer];
+        let values = file.hessian(layer).map_err(|e| self.unreadable(&e.into()))?;
+        let values = values.into_iter().map(f64::from).collect();
+        Ok(Some(SecondMoments { block: layer.hessian_block, rows: layer.rows, values }))
+    }
+}
+
+impl LayerSamples {
+    fn unreadable(&self, error: &EngineError) -> StrategyError {
+        StrategyError::Read { tensor: self.name().to_string(), reason: error.to_string() }
+    }
+}
+
+/// The diagonal of a block-diagonal matrix of `cols` columns.
+fn diagonal(values: &[f32], cols: usize, block: usize) -> impl Iterator<Item = f32> {
+    (0..cols).map(move |col| {
+        let (first, within) = (col / block * block, col % block);
+        let size = block.min(cols - first);
+        values[first * block + within * (size + 1)]
+    })
 }
