@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Measure the error of a model against another, tensor by tensor
     Compare(CompareArgs),
+    /// Turn activation samples into statistics, which --calibration takes too
+    Calibrate(CalibrateArgs),
     /// Check every checksum, shape and stream of a file that aq wrote
     Verify(VerifyArgs),
     /// Turn a quantized file back into plain tensors
@@ -106,7 +108,7 @@ pub(crate) struct ChoiceArgs {
     /// YAML file with keys of the same names as the options
     #[arg(long, value_name = "FILE", env = "AQ_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// Calibration samples, for less error of each layer's outputs
+    /// Activation samples (.safetensors) or their statistics (.parquet): methods then lower the error of each layer's outputs
     #[arg(long, value_name = "FILE", env = "AQ_CALIBRATION")]
     pub(crate) calibration: Option<PathBuf>,
     /// Rule for the tensors whose name matches, first match wins; SPEC is bits, skip, or method:bits:group
@@ -209,12 +211,33 @@ pub(crate) struct CompareArgs {
     pub(crate) original: PathBuf,
     /// The quantized one
     pub(crate) quantized: PathBuf,
-    /// Compare layer outputs too, on the activation samples of this file
+    /// Compare layer outputs too, on the activation samples or statistics of this file
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CalibrateArgs {
+    /// Activation samples: a .safetensors file with `timesteps` [T] and for each layer a tensor [T, N, in]
+    pub(crate) samples: PathBuf,
+    /// Destination, a .parquet file
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: PathBuf,
+    /// Layers worked on at once [default: all cores]
+    #[arg(long, value_name = "N", env = "AQ_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Replace an existing output
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print nothing but errors and warnings
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Args)]

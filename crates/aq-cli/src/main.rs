@@ -12,7 +12,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::{Cli, Command};
-use crate::commands::{compare, completions, convert, dequantize, inspect, plan, quantize, verify};
+use crate::commands::{
+    calibrate, compare, completions, convert, dequantize, inspect, plan, quantize, verify,
+};
 
 fn main() -> ExitCode {
     let version = format!("{} ({})", env!("CARGO_PKG_VERSION"), aq_engine::simd_level().name());
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Compare(args) => compare::run(&args, &signals),
+        Command::Calibrate(args) => calibrate::run(&args, &signals),
         Command::Verify(args) => verify::run(&args, &signals),
         Command::Dequantize(args) => dequantize::run(&args, &signals),
         Command::Convert(args) => convert::run(&args, &signals),

@@ -29,6 +29,6 @@ pub use plan::{Decision, LayerPlan, LowRankPlan, Plan, PlannedTensor, SmoothingP
 pub use stored::StoredTensor;
 pub use strategy::{
     Estimate, InputRows, LayerInputs, LayerStats, LayerWeights, QuantStrategy, RowData, RowQuantizer, Rows,
-    Scratch, StepDown,
+    Scratch, SecondMoments, StepDown,
 };
 pub use tensor::TensorInfo;

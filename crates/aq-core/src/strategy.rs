@@ -121,6 +121,25 @@ pub trait InputRows: Send + Sync {
     /// # Errors
     /// [`StrategyError::Read`] when they cannot be read.
     fn visit(&self, visit: &mut dyn FnMut(&[f32], f64)) -> Result<(), StrategyError>;
+
+    /// Their second moments where those were taken before, then of more rows than are visited.
+    ///
+    /// # Errors
+    /// [`StrategyError::Read`] when they cannot be read.
+    fn moments(&self) -> Result<Option<SecondMoments>, StrategyError> {
+        Ok(None)
+    }
+}
+
+/// `sum(weight x^T x)` over calibration rows `x`, block-diagonal.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SecondMoments {
+    /// Columns of a block; the last one may have fewer.
+    pub block: usize,
+    /// Rows that were seen.
+    pub rows: u64,
+    /// The blocks one after the other, each a row-major, symmetric, square matrix.
+    pub values: Vec<f64>,
 }
 
 /// The weights of a layer, row by row.

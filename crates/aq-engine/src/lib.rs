@@ -7,6 +7,7 @@
 mod activations;
 pub mod architecture;
 mod blocks;
+mod calibrate;
 mod calibration;
 mod compare;
 mod config;
@@ -40,6 +41,7 @@ pub use aq_kernels::level as simd_level;
 pub use aq_timeaware;
 
 pub use activations::activations;
+pub use calibrate::{Calibrated, CalibratedLayer, calibrate};
 pub use compare::{ModelComparison, TensorComparison, compare};
 pub use config::read_config;
 pub use convert::{convert, dequantize};

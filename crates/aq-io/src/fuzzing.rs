@@ -5,7 +5,7 @@ use std::path::Path;
 use aq_codec::ReadScratch;
 use aq_core::{SlabParts, StoredTensor};
 
-use crate::{Access, Source, index, safetensors};
+use crate::{Access, Source, StatisticsFile, index, safetensors};
 
 const NAME: &str = "fuzz";
 
@@ -30,6 +30,24 @@ pub fn index_json(bytes: &[u8]) {
 /// A whole Parquet file: opened, and every slab read.
 pub fn parquet_file(bytes: &[u8]) {
     read_all(bytes, ".parquet");
+}
+
+/// A whole file of calibration statistics: opened, and everything read.
+pub fn statistics_file(bytes: &[u8]) {
+    let file = tempfile::NamedTempFile::new().and_then(|file| {
+        std::fs::write(file.path(), bytes)?;
+        Ok(file)
+    });
+    let Ok(file) = file else { return };
+    let Ok(statistics) = StatisticsFile::open(file.path()) else { return };
+    for layer in statistics.layers() {
+        let _ = statistics.hessian(layer);
+        for bucket in &layer.buckets {
+            let mut samples = vec![0; bucket.samples as usize * layer.cols * 2];
+            let _ = statistics.read_samples(bucket, 0, &mut samples);
+            let _ = (statistics.absmax(bucket), statistics.mean_square(bucket));
+        }
+    }
 }
 
 /// A whole Arrow IPC file: opened, and every slab read.

@@ -22,10 +22,11 @@ mod safetensors;
 mod sink;
 mod source;
 
+pub use columnar::{BucketStatistics, LayerStatistics, StatisticsFile, StoredBucket, StoredLayer};
 pub use error::{IoError, Result};
 pub use folder::verify_folder;
-pub use open::open;
-pub use output::{CreateOptions, OutputFormat, StagedFolder, create};
+pub use open::{is_parquet, open};
+pub use output::{CreateOptions, OutputFormat, StagedFolder, StatisticsSink, create};
 pub use pipeline::{Component, Pipeline};
 pub use sink::{PendingOutput, Resumed, Sink, SlabStream};
 pub use source::{Access, Format, Source};

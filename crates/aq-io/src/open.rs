@@ -22,6 +22,15 @@ pub fn open(path: &Path, access: Access) -> Result<Box<dyn Source>> {
     }
 }
 
+/// Whether `path` is a Parquet file, by its ending or else its first bytes. Folders are none.
+///
+/// # Errors
+/// When it cannot be read, or is of a kind that nothing here reads.
+pub fn is_parquet(path: &Path) -> Result<bool> {
+    let metadata = std::fs::metadata(path).map_err(IoError::os(path))?;
+    Ok(!metadata.is_dir() && matches!(Kind::of(path)?, Kind::Parquet))
+}
+
 fn open_folder(path: &Path, access: Access) -> Result<Box<dyn Source>> {
     if folder::is_ours(path) {
         return folder::open(path, access);

@@ -4,12 +4,14 @@ mod atomic_file;
 mod atomic_folder;
 mod early_sync;
 mod file_sink;
+mod statistics_sink;
 
 use std::path::Path;
 
 pub(crate) use atomic_file::sync_folder;
 pub use atomic_folder::StagedFolder;
 pub(crate) use file_sink::{FileWriter, Out, close, out};
+pub use statistics_sink::StatisticsSink;
 
 use crate::columnar::{ArrowSink, ParquetSink};
 use crate::folder::FolderSink;

@@ -1,6 +1,6 @@
 //! The Hessian of a layer: the second moments of its inputs, in blocks of columns.
 
-use aq_core::{InputRows, LayerStats, StrategyError};
+use aq_core::{InputRows, LayerStats, SecondMoments, StrategyError};
 use aq_kernels::gram;
 
 use crate::grouped::expect_length;
@@ -26,7 +26,7 @@ pub(crate) struct Hessian {
 }
 
 impl Hessian {
-    /// Reads all rows of `inputs`, which have `cols` values each. No group of `group` columns is in two blocks if that can be.
+    /// The stored moments of `inputs`, or those of all their rows, which have `cols` values each. No group of `group` columns is in two blocks if that can be.
     ///
     /// # Errors
     /// When the rows cannot be read or have another length.
@@ -36,9 +36,28 @@ impl Hessian {
         cols: usize,
         group: usize,
     ) -> Result<Self, StrategyError> {
+        if let Some(stored) = Self::stored(inputs, tensor, cols)? {
+            return Ok(stored);
+        }
         let mut hessian = Self::empty(cols, group);
         visit_whole(inputs, tensor, cols, &mut |rows, weight| hessian.add(rows, weight))?;
         Ok(hessian)
+    }
+
+    /// The moments that are stored with `inputs`, in the blocks that they have; `None` where there are none.
+    ///
+    /// # Errors
+    /// When they cannot be read or are of another number of columns.
+    pub(crate) fn stored(
+        inputs: &dyn InputRows,
+        tensor: &str,
+        cols: usize,
+    ) -> Result<Option<Self>, StrategyError> {
+        let Some(SecondMoments { block, rows, values }) = inputs.moments()? else { return Ok(None) };
+        let block = block.clamp(1, cols.max(1));
+        let expected = gram::block_diagonal_len(cols, block);
+        expect_length("the stored Hessian", tensor, values.len(), expected)?;
+        Ok(Some(Self { block, cols, rows, values }))
     }
 
     fn empty(cols: usize, group: usize) -> Self {
@@ -154,6 +173,15 @@ pub(crate) fn diagonal(matrix: &[f64]) -> impl Iterator<Item = f64> {
     matrix.iter().copied().step_by(n + 1)
 }
 
+/// Columns of a block of the Hessian of a layer of `cols` columns, whose groups are not known.
+///
+/// ```
+/// assert_eq!([768, 2048, 4096].map(aq_spatial::hessian_block), [768, 2048, 512]);
+/// ```
+pub fn hessian_block(cols: usize) -> usize {
+    block_size(cols.max(1), 1)
+}
+
 /// All columns up to [`FULL`], else whole groups of about [`BLOCK`] columns together.
 pub(crate) fn block_size(cols: usize, group: usize) -> usize {
     let most = BLOCK.min(VALUES / cols).max(1);
@@ -178,6 +206,27 @@ mod tests {
         }
         assert_eq!(block_size(4096, 4096), 512, "a whole row");
         assert_eq!((block_size(300_001, 16), block_size(300_001, 64), block_size(1 << 22, 64)), (48, 55, 4));
+    }
+
+    struct Known(SecondMoments);
+
+    impl InputRows for Known {
+        fn visit(&self, visit: &mut dyn FnMut(&[f32], f64)) -> Result<(), StrategyError> {
+            visit(&[1.0, 2.0, 3.0], 1.0);
+            Ok(())
+        }
+
+        fn moments(&self) -> Result<Option<SecondMoments>, StrategyError> {
+            Ok(Some(self.0.clone()))
+        }
+    }
+
+    #[test]
+    fn stored_moments_come_before_rows() {
+        let moments = SecondMoments { block: 2, rows: 9, values: vec![4.0, 1.0, 1.0, 5.0, 6.0] };
+        let hessian = Hessian::read(&Known(moments.clone()), "w", 3, 1).expect("fits");
+        assert_eq!((hessian.block, hessian.rows, hessian.values), (2, 9, moments.values.clone()));
+        assert!(Hessian::read(&Known(moments), "w", 4, 1).is_err(), "of another width");
     }
 
     #[test]

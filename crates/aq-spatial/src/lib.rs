@@ -60,6 +60,7 @@ use aq_core::QuantStrategy;
 pub use codebook::{Codebook, Nf4};
 pub use entropy::Entropy;
 pub use gptq::Gptq;
+pub use hessian::hessian_block;
 pub use hqq::Hqq;
 pub use ls::LeastSquares;
 pub use minmax::MinMax;

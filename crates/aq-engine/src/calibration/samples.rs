@@ -1,19 +1,16 @@
 //! The input rows of one layer, read when they are asked for.
 
-use std::sync::Arc;
-
-use aq_core::{InputRows, StoredTensor, StrategyError};
-use aq_io::{IoError, Source};
+use aq_core::{InputRows, SecondMoments, StoredTensor, StrategyError};
 use aq_timeaware::{Step, TimedRows, steps_of};
 
+use super::held_out::HeldOut;
+use super::rows::{RowReader, RowSource};
 use super::times::{Bucket, Times};
-use crate::Result;
-use crate::weights::WeightReader;
+use crate::{EngineError, Result};
 
 /// The input rows of one layer. Some of them are held out: strategies do not see them, and the report measures on them.
 pub(crate) struct LayerSamples {
-    source: Arc<dyn Source>,
-    index: usize,
+    source: RowSource,
     cols: usize,
     rows: u64,
     buckets: Vec<Bucket>,
@@ -25,41 +22,72 @@ pub(crate) struct LayerSamples {
 
 /// Rows read at a time.
 const BLOCK_ROWS: u64 = 256;
-/// Every so many rows one is held out.
-const HOLD_OUT: u64 = 8;
-/// Fewer rows than this are too few to hold any out.
-const MIN_ROWS: u64 = 64;
-/// The most rows that are held out.
-const MAX_HELD_OUT: u64 = 128;
 /// The most values, and the fewest and most rows a bucket, that activation ranges are chosen by.
 const TIMED_VALUES: u64 = 1 << 20;
 const TIMED_ROWS: [u64; 2] = [4, 64];
 
 impl LayerSamples {
-    /// `None` when a value is not finite.
+    /// The inputs of `tensor`; `times` are those of a samples file. `None` when a value is not finite.
+    ///
+    /// # Errors
+    /// When they cannot be read, or their shape does not fit the tensor or the times.
     pub(super) fn open(
-        source: Arc<dyn Source>,
-        index: usize,
+        source: RowSource,
+        times: Option<&Times>,
         tensor: &StoredTensor,
-        times: &Times,
     ) -> Result<Option<Self>> {
-        let info = &source.tensors()[index].info;
-        let fault = |reason: String| IoError::tensor(source.path(), info.name(), reason);
-        let cols = tensor.info.cols();
-        if info.shape().last() != Some(&cols) || info.elements() == 0 {
-            let reason =
-                format!("shape {:?} does not fit the {cols} inputs of {}", info.shape(), tensor.info.name());
-            return Err(fault(reason).into());
+        let (cols, weight) = (tensor.info.cols(), tensor.info.name());
+        let given = match &source {
+            RowSource::Samples { source, index } => source.tensors()[*index].info.shape().to_vec(),
+            RowSource::Statistics { file, layer } => vec![file.layers()[*layer].cols as u64],
+        };
+        if given.last() != Some(&cols) || given.contains(&0) {
+            return Err(source.fault(format!("shape {given:?} does not fit the {cols} inputs of {weight}")));
         }
-        let buckets = times.buckets(info).map_err(fault)?;
-        let rows = info.elements() / cols;
+        Self::of_width(source, times, cols as usize)
+    }
+
+    /// Inputs of `cols` channels, whatever layer they belong to; `None` when a value is not finite.
+    ///
+    /// # Errors
+    /// When they cannot be read, or their shape does not fit the times.
+    pub(crate) fn of_width(source: RowSource, times: Option<&Times>, cols: usize) -> Result<Option<Self>> {
+        let buckets = match &source {
+            RowSource::Samples { source: file, index } => {
+                let info = &file.tensors()[*index].info;
+                let buckets = times.map_or(Ok(Vec::new()), |times| times.buckets(info));
+                buckets.map_err(|fact| source.fault(fact))?
+            }
+            RowSource::Statistics { file, layer } => Bucket::stored(&file.layers()[*layer]),
+        };
+        let rows = buckets.last().map_or(0, |bucket| bucket.end);
         let (importance, absmax, factors) = (Vec::new(), Vec::new(), Vec::new());
-        Self { source, index, cols: cols as usize, rows, buckets, importance, absmax, factors }.scanned()
+        Self { source, cols, rows, buckets, importance, absmax, factors }.look_at_all()
     }
 
     /// The same rows with each channel divided by its factor; `None` when a value is not finite then.
     pub(super) fn divided(self, factors: &[f32]) -> Result<Option<Self>> {
-        Self { factors: factors.to_vec(), ..self }.scanned()
+        Self { factors: factors.to_vec(), ..self }.look_at_all()
+    }
+
+    /// Input channels.
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Where the rows of each time are.
+    pub(crate) fn buckets(&self) -> &[Bucket] {
+        &self.buckets
+    }
+
+    /// Name of the layer in its file.
+    pub(crate) fn name(&self) -> &str {
+        self.source.name()
+    }
+
+    /// An error about the layer.
+    pub(crate) fn fault(&self, fact: String) -> EngineError {
+        self.source.fault(fact)
     }
 
     /// Mean square of each input channel over the rows that are not held out, each as often as its time counts.
@@ -88,7 +116,7 @@ impl LayerSamples {
 
     /// The most bytes of [`LayerSamples::held_out`], with the rows that are read at a time.
     pub(crate) fn held_out_bytes(&self) -> u64 {
-        (MAX_HELD_OUT + 2 * BLOCK_ROWS) * self.cols as u64 * 4
+        (HeldOut::MOST + 2 * BLOCK_ROWS) * self.cols as u64 * 4
     }
 
     /// At most `limit` of all rows, evenly spread.
@@ -115,7 +143,7 @@ impl LayerSamples {
         let times: Vec<f64> = self.buckets.iter().map(|b| b.time.unwrap_or(0.0)).collect();
         let share = TIMED_VALUES / (self.cols * self.buckets.len()).max(1) as u64;
         let limit = share.clamp(TIMED_ROWS[0], TIMED_ROWS[1]);
-        let mut reader = WeightReader::default();
+        let mut reader = RowReader::default();
         let mut steps = Vec::new();
         for buckets in steps_of(&times) {
             let (first, last) = (times[buckets[0]], times[buckets[buckets.len() - 1]]);
@@ -124,7 +152,7 @@ impl LayerSamples {
                 let start = bucket.checked_sub(1).map_or(0, |before| self.buckets[before].end);
                 let count = self.buckets[bucket].end - start;
                 for row in (0..count).step_by(count.div_ceil(limit).max(1) as usize) {
-                    rows.extend_from_slice(self.read(&mut reader, start + row, 1)?);
+                    rows.extend_from_slice(self.source.read(&mut reader, self.cols, start + row, 1)?);
                     let at = rows.len() - self.cols;
                     self.divide(&mut rows[at..]);
                 }
@@ -135,13 +163,7 @@ impl LayerSamples {
     }
 
     fn is_held_out(&self, row: u64) -> bool {
-        let every = HOLD_OUT.max(self.rows.div_ceil(MAX_HELD_OUT));
-        self.rows >= MIN_ROWS && row % every == every - 1
-    }
-
-    fn read<'a>(&'a self, reader: &'a mut WeightReader, first: u64, count: u64) -> Result<&'a [f32]> {
-        let cols = self.cols as u64;
-        reader.read(&*self.source, self.index, first * cols, (count * cols) as usize)
+        HeldOut::of(self.rows).holds(row)
     }
 
     /// Divides each channel of a row by its factor.
@@ -149,15 +171,19 @@ impl LayerSamples {
         row.iter_mut().zip(&self.factors).for_each(|(x, s)| *x /= s);
     }
 
-    /// Visits every row with its number and its bucket.
-    fn each_row(&self, mut visit: impl FnMut(u64, &Bucket, &[f32])) -> Result<()> {
-        let (mut reader, mut divided) = (WeightReader::default(), Vec::new());
-        let mut buckets = self.buckets.iter().peekable();
+    /// Visits every row with its number and the number of its bucket.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(crate) fn each_row(&self, mut visit: impl FnMut(u64, usize, &[f32])) -> Result<()> {
+        let (mut reader, mut divided, mut bucket) = (RowReader::default(), Vec::new(), 0);
         for first in (0..self.rows).step_by(BLOCK_ROWS as usize) {
-            let block = self.read(&mut reader, first, BLOCK_ROWS.min(self.rows - first))?;
+            let count = BLOCK_ROWS.min(self.rows - first);
+            let block = self.source.read(&mut reader, self.cols, first, count)?;
             for (n, row) in (first..).zip(block.chunks(self.cols)) {
-                while buckets.next_if(|bucket| bucket.end <= n).is_some() {}
-                let Some(bucket) = buckets.peek() else { continue };
+                while self.buckets[bucket].end <= n {
+                    bucket += 1;
+                }
                 if self.factors.is_empty() {
                     visit(n, bucket, row);
                     continue;
@@ -171,20 +197,48 @@ impl LayerSamples {
         Ok(())
     }
 
-    /// With what is known of all rows: the mean square of each channel, and its largest magnitude in each bucket.
+    /// With what is known of all rows: the importance, from stored moments where there are some; `None` when a value is not finite.
+    fn look_at_all(self) -> Result<Option<Self>> {
+        let Some(measured) = self.scanned()? else { return Ok(None) };
+        let RowSource::Statistics { file, layer } = &measured.source else { return Ok(Some(measured)) };
+        let layer = &file.layers()[*layer];
+        let hessian = measured.hessian()?;
+        if aq_kernels::metric::first_non_finite(&hessian).is_some() {
+            return Ok(None);
+        }
+        let share = |sum: f32| if layer.weight > 0.0 { (f64::from(sum) / layer.weight) as f32 } else { 0.0 };
+        let diagonal = diagonal(&hessian, layer.cols, layer.hessian_block);
+        let importance = diagonal.map(share).map(|v| v.max(0.0)).collect();
+        Ok(Some(Self { importance, ..measured }))
+    }
+
+    /// The stored moments of the divided channels; nothing where there are none.
+    fn hessian(&self) -> Result<Vec<f32>> {
+        let RowSource::Statistics { file, layer } = &self.source else { return Ok(Vec::new()) };
+        let layer = &file.layers()[*layer];
+        let mut values = file.hessian(layer)?;
+        let mut rest = values.as_mut_slice();
+        for factors in self.factors.chunks(layer.hessian_block) {
+            let (block, after) = rest.split_at_mut(factors.len() * factors.len());
+            for (row, own) in block.chunks_exact_mut(factors.len()).zip(factors) {
+                row.iter_mut().zip(factors).for_each(|(h, other)| *h /= own * other);
+            }
+            rest = after;
+        }
+        Ok(values)
+    }
+
+    /// The mean square of each channel, and its largest magnitude in each bucket; `None` when a value is not finite.
     fn scanned(self) -> Result<Option<Self>> {
         let (mut sums, mut total, mut finite) = (vec![0f64; self.cols], 0f64, true);
-        let (mut absmax, mut ends) = (Vec::new(), self.buckets.iter().map(|b| b.end).peekable());
+        let mut absmax = vec![0f32; self.buckets.len().max(1) * self.cols];
         self.each_row(|n, bucket, row| {
+            let weight = self.buckets[bucket].weight;
             finite &= aq_kernels::metric::first_non_finite(row).is_none();
-            while ends.next_if(|&end| end < bucket.end).is_some() || absmax.is_empty() {
-                absmax.resize(absmax.len() + self.cols, 0f32);
-            }
             if !self.is_held_out(n) {
-                let weight = bucket.weight;
                 total += weight;
-                let at = absmax.len() - self.cols;
-                for ((x, sum), largest) in row.iter().zip(&mut sums).zip(&mut absmax[at..]) {
+                let absmax = &mut absmax[bucket * self.cols..][..self.cols];
+                for ((x, sum), largest) in row.iter().zip(&mut sums).zip(absmax) {
                     *sum += weight * (f64::from(*x) * f64::from(*x));
                     *largest = largest.max(x.abs());
                 }
@@ -201,26 +255,46 @@ impl InputRows for LayerSamples {
         let room = BLOCK_ROWS as usize * self.cols;
         let (mut block, mut weight) = (Vec::with_capacity(room), 1.0);
         let read = self.each_row(|n, bucket, row| {
-            if self.is_held_out(n) || bucket.weight == 0.0 {
+            let own = self.buckets[bucket].weight;
+            if self.is_held_out(n) || own == 0.0 {
                 return;
             }
-            if block.len() == room || bucket.weight != weight {
+            if block.len() == room || own != weight {
                 if !block.is_empty() {
                     visit(&block, weight);
                     block.clear();
                 }
-                weight = bucket.weight;
+                weight = own;
             }
             block.extend_from_slice(row);
         });
-        let failed = |e: crate::EngineError| StrategyError::Read {
-            tensor: self.source.tensors()[self.index].info.name().to_string(),
-            reason: e.to_string(),
-        };
-        read.map_err(failed)?;
+        read.map_err(|e| self.unreadable(&e))?;
         if !block.is_empty() {
             visit(&block, weight);
         }
         Ok(())
     }
+
+    fn moments(&self) -> Result<Option<SecondMoments>, StrategyError> {
+        let RowSource::Statistics { file, layer } = &self.source else { return Ok(None) };
+        let layer = &file.layers()[*layer];
+        let values = self.hessian().map_err(|e| self.unreadable(&e))?;
+        let values = values.into_iter().map(f64::from).collect();
+        Ok(Some(SecondMoments { block: layer.hessian_block, rows: layer.rows, values }))
+    }
+}
+
+impl LayerSamples {
+    fn unreadable(&self, error: &EngineError) -> StrategyError {
+        StrategyError::Read { tensor: self.name().to_string(), reason: error.to_string() }
+    }
+}
+
+/// The diagonal of a block-diagonal matrix of `cols` columns.
+fn diagonal(values: &[f32], cols: usize, block: usize) -> impl Iterator<Item = f32> {
+    (0..cols).map(move |col| {
+        let (first, within) = (col / block * block, col % block);
+        let size = block.min(cols - first);
+        values[first * block + within * (size + 1)]
+    })
 }

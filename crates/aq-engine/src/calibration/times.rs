@@ -1,7 +1,7 @@
 //! The timestep buckets of a samples file.
 
 use aq_core::TensorInfo;
-use aq_io::{IoError, Source};
+use aq_io::{IoError, Source, StoredBucket, StoredLayer};
 
 use crate::Result;
 use crate::weights::WeightReader;
@@ -31,7 +31,24 @@ pub(crate) struct Bucket {
     pub(crate) weight: f64,
 }
 
+impl Bucket {
+    /// The buckets of the rows that statistics keep of a layer.
+    pub(super) fn stored(layer: &StoredLayer) -> Vec<Self> {
+        let mut end = 0;
+        let bucket = |b: &StoredBucket| {
+            end += b.samples;
+            Self { end, time: Some(b.time), weight: b.weight }
+        };
+        layer.buckets.iter().map(bucket).collect()
+    }
+}
+
 impl Times {
+    /// Number of timesteps, where the file has them.
+    pub(crate) fn count(&self) -> Option<usize> {
+        self.times.as_ref().map(Vec::len)
+    }
+
     /// Reads `timesteps` and `time_weights`, either of which may be missing.
     ///
     /// # Errors

@@ -8,5 +8,6 @@ mod model;
 mod pipeline;
 mod resume;
 mod rotation;
+mod statistics;
 mod target;
 mod time_weights;

@@ -9,9 +9,12 @@ mod parquet;
 mod rows;
 mod schema;
 mod side;
+mod statistics;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use arrow::{ArrowSink, open_arrow};
-pub(crate) use parquet::{ParquetSink, open_parquet};
+pub use parquet::StatisticsFile;
+pub(crate) use parquet::{ParquetSink, StatisticsWriter, open_parquet};
+pub use statistics::{BucketStatistics, LayerStatistics, StoredBucket, StoredLayer};

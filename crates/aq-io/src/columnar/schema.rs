@@ -70,11 +70,10 @@ pub(super) fn arrow_schema() -> Schema {
     Schema::from(COLUMNS.iter().zip(types).map(|(name, t)| Field::new(*name, t, false)).collect::<Vec<_>>())
 }
 
-/// The schema as Parquet files carry it: an Arrow message behind its length, in base 64.
-pub(super) fn encoded_schema() -> String {
+/// A schema as Parquet files carry it: an Arrow message behind its length, in base 64.
+pub(super) fn encoded_schema(schema: &Schema) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let schema = arrow_schema();
-    let message = schema_to_bytes(&schema, &default_ipc_fields(&schema.fields));
+    let message = schema_to_bytes(schema, &default_ipc_fields(&schema.fields));
     let mut bytes = vec![0xff; 4];
     bytes.extend_from_slice(&(message.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&message);

@@ -127,9 +127,14 @@ impl<F: FileWriter> Sink for FileSink<F> {
 
     fn finish(self: Box<Self>, metadata: &[(String, String)]) -> Result<Box<dyn PendingOutput>> {
         let Self { format, file, destination } = *self;
-        let (written, early) = hand_over(format.finish(metadata)?).map_err(IoError::os(&destination))?;
-        Ok(Box::new(PendingFile { file, early, destination, bytes: written.bytes }))
+        pending(format.finish(metadata)?, file, destination)
     }
+}
+
+/// The result that `out` wrote to `file`.
+pub(super) fn pending(out: Out, file: AtomicFile, destination: PathBuf) -> Result<Box<dyn PendingOutput>> {
+    let (written, early) = hand_over(out).map_err(IoError::os(&destination))?;
+    Ok(Box::new(PendingFile { file, early, destination, bytes: written.bytes }))
 }
 
 /// A complete file beside its destination, on its way to the disk.

@@ -59,8 +59,14 @@ impl EntropyLayer {
             Some(inputs) => Some(Hessian::read_halves(inputs, layer.info.name(), cols, 1)?),
             None => None,
         };
+        let whole = match layer.stats.inputs {
+            Some(inputs) => Hessian::stored(inputs, layer.info.name(), cols)?,
+            None => None,
+        };
         let mut best = match halves {
-            Some([a, b]) if a.rows > 0 => Self::calibrated(a, b, &sample, rate, plan.gain),
+            Some([a, b]) if a.rows > 0 || whole.is_some() => {
+                Self::calibrated(a, b, whole, &sample, rate, plan.gain)
+            }
             _ => Self::plain(cols, rate, plan.gain),
         };
         best.found = search(&best, &sample, rate, best.found);
@@ -81,12 +87,19 @@ impl EntropyLayer {
         Self { cols, blocks, quarters, calibrated: false, gain, fineness: fineness(rate), found, step_downs }
     }
 
-    /// The layer whose damping does best on the rows of `other`, with the Hessian of both.
-    fn calibrated(own: Hessian, other: Hessian, sample: &Sample, rate: f64, gain: bool) -> Self {
+    /// The layer whose damping does best on the rows of `other`, with the Hessian `whole`, or else that of both.
+    fn calibrated(
+        own: Hessian,
+        other: Hessian,
+        whole: Option<Hessian>,
+        sample: &Sample,
+        rate: f64,
+        gain: bool,
+    ) -> Self {
         let cols = sample.cols;
-        let enough = other.rows > 0 && cols <= COMPARED;
+        let enough = own.rows > 0 && other.rows > 0 && cols <= COMPARED;
         let damping = if enough { best_damping(&own, &other, sample, rate) } else { DAMPING[0] };
-        Self::of(&own.sum(&other), damping, sample, rate, gain)
+        Self::of(&whole.unwrap_or_else(|| own.sum(&other)), damping, sample, rate, gain)
     }
 
     fn of(hessian: &Hessian, damping: f64, sample: &Sample, rate: f64, gain: bool) -> Self {

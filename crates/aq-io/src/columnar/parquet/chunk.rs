@@ -3,10 +3,9 @@
 use parquet_format_safe::{ColumnChunk, Encoding};
 use parquet2::compression::Compression;
 
-use super::footer::TYPES;
+use super::footer::Layout;
 use super::levels;
 use super::page::{MAX_PAGE, Page};
-use crate::columnar::schema::COLUMNS;
 use crate::file_bytes::FileBytes;
 use crate::{IoError, Result};
 
@@ -16,22 +15,28 @@ const MAX_TEXT: u64 = 64 << 10;
 /// A column of a row group whose pages were found.
 pub(super) struct Chunk<'f> {
     pub(super) file: &'f FileBytes,
-    column: usize,
+    name: &'static str,
     pub(super) pages: Vec<Page>,
 }
 
 impl<'f> Chunk<'f> {
-    /// Reads every page header of column `column`, whose pages must end before the footer at `footer`.
+    /// Reads every page header of column `column` of a file with the columns of `layout`, whose pages must end before the footer at `footer`.
     ///
     /// # Errors
     /// When a range, size or count contradicts another one, or an encoding or codec is not read.
-    pub(super) fn open(file: &'f FileBytes, column: usize, chunk: &ColumnChunk, footer: u64) -> Result<Self> {
-        let mut this = Self { file, column, pages: Vec::new() };
+    pub(super) fn open(
+        file: &'f FileBytes,
+        layout: &Layout,
+        column: usize,
+        chunk: &ColumnChunk,
+        footer: u64,
+    ) -> Result<Self> {
+        let mut this = Self { file, name: layout.names[column], pages: Vec::new() };
         let meta = match (&chunk.meta_data, &chunk.file_path) {
             (Some(meta), None) => meta,
             _ => return Err(this.fault("its description is missing or in another file")),
         };
-        if meta.type_ != TYPES[column] || meta.path_in_schema.first().is_none_or(|p| p != COLUMNS[column]) {
+        if meta.type_ != layout.types[column] || meta.path_in_schema.first().is_none_or(|p| p != this.name) {
             return Err(this.fault("another type or name than in the schema"));
         }
         if meta.dictionary_page_offset.is_some() || meta.encodings.iter().any(is_dictionary) {
@@ -74,7 +79,7 @@ impl<'f> Chunk<'f> {
     }
 
     pub(super) fn fault(&self, reason: &str) -> IoError {
-        IoError::malformed(self.file.path(), format!("column {}: {reason}", COLUMNS[self.column]))
+        IoError::malformed(self.file.path(), format!("column {}: {reason}", self.name))
     }
 
     /// Unpacks `page`, which may not be larger than `limit`.

@@ -14,15 +14,28 @@ const MAGIC: &[u8; 4] = b"PAR1";
 /// The longest footer that is read.
 const MAX_FOOTER: u64 = 64 << 20;
 
-/// Index of the `shape` column, the only one that is nested.
-pub(super) const SHAPE: usize = 3;
+/// The columns that a kind of file has, all required.
+pub(super) struct Layout {
+    /// What such a file holds.
+    pub(super) what: &'static str,
+    pub(super) names: &'static [&'static str],
+    /// Physical type of each column's leaf.
+    pub(super) types: &'static [Type],
+    /// The column that holds lists, if one does.
+    pub(super) list: Option<usize>,
+}
 
-/// Physical type of each column's leaf.
+/// The columns of a model.
 #[rustfmt::skip]
-pub(super) const TYPES: [Type; 13] = [
-    Type::BYTE_ARRAY, Type::INT64, Type::INT64, Type::INT64, Type::BYTE_ARRAY, Type::BYTE_ARRAY, Type::INT32,
-    Type::INT32, Type::BYTE_ARRAY, Type::BYTE_ARRAY, Type::BYTE_ARRAY, Type::BYTE_ARRAY, Type::INT64,
-];
+pub(super) const MODEL: Layout = Layout {
+    what: "a quantized model",
+    names: &COLUMNS,
+    types: &[
+        Type::BYTE_ARRAY, Type::INT64, Type::INT64, Type::INT64, Type::BYTE_ARRAY, Type::BYTE_ARRAY, Type::INT32,
+        Type::INT32, Type::BYTE_ARRAY, Type::BYTE_ARRAY, Type::BYTE_ARRAY, Type::BYTE_ARRAY, Type::INT64,
+    ],
+    list: Some(3),
+};
 
 /// A footer whose schema is ours.
 pub(super) struct Footer {
@@ -36,7 +49,7 @@ pub(super) struct Footer {
 ///
 /// # Errors
 /// When the file is not a Parquet file, is truncated, or has other columns.
-pub(super) fn read(file: &FileBytes) -> Result<Footer> {
+pub(super) fn read(file: &FileBytes, layout: &Layout) -> Result<Footer> {
     let fault = |reason: String| IoError::malformed(file.path(), reason);
     let len = file.len();
     if len < 12 {
@@ -62,14 +75,15 @@ pub(super) fn read(file: &FileBytes) -> Result<Footer> {
     let parsed =
         FileMetaData::read_from_in_protocol(&mut TCompactInputProtocol::new(bytes.as_slice(), budget))
             .map_err(|e| fault(format!("the Parquet footer is corrupt: {e}")))?;
-    check_schema(&parsed.schema)
-        .map_err(|e| fault(format!("other columns than a quantized model has: {e}")))?;
+    check_schema(&parsed.schema, layout)
+        .map_err(|e| fault(format!("other columns than {} has: {e}", layout.what)))?;
     let pairs = parsed.key_value_metadata.iter().flatten();
     let metadata: BTreeMap<_, _> = pairs
         .filter(|kv| kv.key != ARROW_SCHEMA_KEY)
         .map(|kv| (kv.key.clone(), kv.value.clone().unwrap_or_default()))
         .collect();
     check_version(file.path(), &metadata)?;
+    check_rows(file, &parsed)?;
     Ok(Footer { file: parsed, at, metadata })
 }
 
@@ -79,13 +93,24 @@ fn require_room(budget: usize) -> std::result::Result<(), std::collections::TryR
     Vec::<u8>::new().try_reserve_exact(budget / 8 * size_of::<ColumnChunk>())
 }
 
-/// Compares the flattened tree with ours, the names inside the list excepted.
-fn check_schema(elements: &[SchemaElement]) -> std::result::Result<(), String> {
+/// The rows of a file are those of its row groups, and no more than it has bytes.
+fn check_rows(file: &FileBytes, footer: &FileMetaData) -> Result<()> {
+    let sum = footer.row_groups.iter().try_fold(0i64, |sum, g| sum.checked_add(g.num_rows.max(-1)));
+    let total = footer.num_rows;
+    if total < 0 || sum != Some(total) || total as u64 > file.len() {
+        let reason = format!("the footer says {total} rows, which its row groups do not have");
+        return Err(IoError::malformed(file.path(), reason));
+    }
+    Ok(())
+}
+
+/// Compares the flattened tree with the columns of `layout`, the names inside a list excepted.
+fn check_schema(elements: &[SchemaElement], layout: &Layout) -> std::result::Result<(), String> {
     let mut rest = elements.iter();
     let root = rest.next().ok_or("the schema is empty")?;
     let columns = root.num_children.unwrap_or(0);
-    if columns != COLUMNS.len() as i32 {
-        return Err(format!("the schema has {columns} columns, expected {}", COLUMNS.len()));
+    if columns != layout.names.len() as i32 {
+        return Err(format!("the schema has {columns} columns, expected {}", layout.names.len()));
     }
     let mut take = |name: Option<&str>, t: Option<Type>, repetition, children: Option<i32>| {
         let expected = name.unwrap_or("list<int64>");
@@ -98,13 +123,13 @@ fn check_schema(elements: &[SchemaElement]) -> std::result::Result<(), String> {
             || format!("schema column {:?} is not the required {expected:?} of the right type", element.name);
         if same { Ok(()) } else { Err(wrong()) }
     };
-    for (i, name) in COLUMNS.into_iter().enumerate() {
-        if i == SHAPE {
+    for (i, (&name, &leaf)) in layout.names.iter().zip(layout.types).enumerate() {
+        if layout.list == Some(i) {
             take(Some(name), None, FieldRepetitionType::REQUIRED, Some(1))?;
             take(None, None, FieldRepetitionType::REPEATED, Some(1))?;
-            take(None, Some(TYPES[i]), FieldRepetitionType::REQUIRED, None)?;
+            take(None, Some(leaf), FieldRepetitionType::REQUIRED, None)?;
         } else {
-            take(Some(name), Some(TYPES[i]), FieldRepetitionType::REQUIRED, None)?;
+            take(Some(name), Some(leaf), FieldRepetitionType::REQUIRED, None)?;
         }
     }
     match rest.next() {

@@ -7,7 +7,11 @@ mod levels;
 mod page;
 mod pages;
 mod read;
+mod statistics_read;
+mod statistics_write;
 mod write;
 
 pub(crate) use read::open_parquet;
+pub use statistics_read::StatisticsFile;
+pub(crate) use statistics_write::StatisticsWriter;
 pub(crate) use write::ParquetSink;

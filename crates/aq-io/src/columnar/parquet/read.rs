@@ -6,7 +6,7 @@ use parquet_format_safe::RowGroup;
 
 use super::binary::locate;
 use super::chunk::Chunk;
-use super::footer;
+use super::footer::{self, MODEL};
 use super::page::Page;
 use crate::columnar::rows::{CheckedRow, Row, Rows};
 use crate::columnar::schema::{CODES, COLUMNS};
@@ -20,13 +20,7 @@ use crate::{Access, Format, IoError, Result, Source};
 /// When it is not one, is truncated, or any number in it contradicts another.
 pub(crate) fn open_parquet(path: &Path, access: Access) -> Result<Box<dyn Source>> {
     let file = FileBytes::open(path, access)?;
-    let footer = footer::read(&file)?;
-    let fault = |reason: String| IoError::malformed(path, reason);
-    let sum = footer.file.row_groups.iter().try_fold(0i64, |sum, g| sum.checked_add(g.num_rows.max(-1)));
-    let total = footer.file.num_rows;
-    if total < 0 || sum != Some(total) || total as u64 > file.len() {
-        return Err(fault(format!("the footer says {total} rows, which its row groups do not have")));
-    }
+    let footer = footer::read(&file, &MODEL)?;
     let (mut rows, mut packed) = (Rows::new(path), Vec::new());
     for group in &footer.file.row_groups {
         read_group(&file, group, footer.at, &mut rows, &mut packed)?;
@@ -56,7 +50,7 @@ fn read_group(
             COLUMNS.len()
         )));
     }
-    let open = |i: usize| Chunk::open(file, i, &group.columns[i], footer);
+    let open = |i: usize| Chunk::open(file, &MODEL, i, &group.columns[i], footer);
     let checked =
         small_columns(open)?.map(|row| row.check(file.path())).collect::<Result<Vec<CheckedRow>>>()?;
     if checked.len() as u64 != count {

@@ -27,7 +27,7 @@ use crate::columnar::schema::{
 };
 use crate::{IoError, Result, SlabStream};
 
-type Column = std::result::Result<DynStreamingIterator<'static, CompressedPage, Error>, Error>;
+pub(super) type Column = std::result::Result<DynStreamingIterator<'static, CompressedPage, Error>, Error>;
 
 /// A Parquet file being written to `W`.
 pub(crate) struct ParquetSink<W: Write + Send> {
@@ -65,7 +65,7 @@ impl<W: Write + Send> ParquetSink<W> {
     /// What the operating system says.
     pub(crate) fn finish(mut self, metadata: &[(String, String)]) -> Result<W> {
         let mut pairs = key_values(metadata);
-        pairs.push((ARROW_SCHEMA_KEY.into(), encoded_schema()));
+        pairs.push((ARROW_SCHEMA_KEY.into(), encoded_schema(&arrow_schema())));
         let pairs = pairs.into_iter().map(|(key, value)| KeyValue { key, value: Some(value) }).collect();
         self.file.end(Some(pairs)).map_err(|e| self.fault.explain(&self.path, &e))?;
         Ok(self.file.into_inner().inner)
@@ -140,6 +140,14 @@ fn described<W: Write>(
     group: Range<usize>,
     file: &FileWriter<W>,
 ) -> std::result::Result<Vec<Column>, Error> {
+    encode(arrays(tensors, group), file)
+}
+
+/// Arrays as PLAIN columns of one page each, in the order of the file's schema.
+pub(super) fn encode<W: Write>(
+    arrays: Vec<Box<dyn Array>>,
+    file: &FileWriter<W>,
+) -> std::result::Result<Vec<Column>, Error> {
     let options = WriteOptions {
         write_statistics: false,
         version: Version::V1,
@@ -153,7 +161,7 @@ fn described<W: Write>(
         let pages = Compressor::new(pages.map(move |p| p.map_err(fault)), options.compression, Vec::new());
         Ok(Ok(DynStreamingIterator::new(pages)) as Column)
     };
-    arrays(tensors, group).into_iter().zip(file.schema().fields()).map(encode).collect()
+    arrays.into_iter().zip(file.schema().fields()).map(encode).collect()
 }
 
 /// The same as Arrow arrays.
@@ -192,10 +200,10 @@ fn arrays(tensors: &[StoredTensor], group: Range<usize>) -> Vec<Box<dyn Array>> 
 
 /// The error of the operating system, which parquet2 turns into text.
 #[derive(Clone, Default)]
-struct Fault(Arc<Mutex<Option<std::io::Error>>>);
+pub(super) struct Fault(Arc<Mutex<Option<std::io::Error>>>);
 
 impl Fault {
-    fn explain(&self, path: &Path, error: &Error) -> IoError {
+    pub(super) fn explain(&self, path: &Path, error: &Error) -> IoError {
         let mut kept = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match kept.take() {
             Some(source) => IoError::os(path)(source),
@@ -205,9 +213,9 @@ impl Fault {
 }
 
 /// A writer that keeps its error.
-struct Kept<W> {
-    inner: W,
-    fault: Fault,
+pub(super) struct Kept<W> {
+    pub(super) inner: W,
+    pub(super) fault: Fault,
 }
 
 impl<W> Kept<W> {

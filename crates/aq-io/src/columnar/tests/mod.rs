@@ -4,6 +4,7 @@ mod bounds;
 mod damage;
 mod foreign;
 mod round_trip;
+mod statistics;
 
 use std::path::{Path, PathBuf};
 
