@@ -6,6 +6,7 @@
 
 mod activations;
 pub mod architecture;
+mod array;
 mod blocks;
 mod calibration;
 mod compare;
@@ -31,6 +32,7 @@ mod size;
 mod slab;
 mod target;
 mod tasks;
+mod tensors;
 mod verify;
 mod weights;
 
@@ -40,8 +42,9 @@ pub use aq_kernels::level as simd_level;
 pub use aq_timeaware;
 
 pub use activations::activations;
+pub use array::quantize_array;
 pub use compare::{ModelComparison, TensorComparison, compare};
-pub use config::read_config;
+pub use config::{read_config, read_options};
 pub use convert::{convert, dequantize};
 pub use error::{EngineError, Result};
 pub use input::OpenModel;
@@ -56,4 +59,5 @@ pub use rules::{Rule, RuleSpec};
 pub use run::{encode_only, open_for_plan, run};
 pub use size::{format_size, parse_size};
 pub use target::Target;
+pub use tensors::{open, read_weights};
 pub use verify::{Verified, verify};

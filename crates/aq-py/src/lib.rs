@@ -1,0 +1,22 @@
+//! The native half of the Python package `arrow_quant`.
+//!
+//! It turns Python values into those of [`aq_engine`] and back, and holds no logic of its own but the products of [`product`], which run
+//! quantized layers. The package under `python/arrow_quant` is what users see; names here may change with it.
+#![deny(unsafe_code)]
+
+mod errors;
+mod job;
+mod mapped;
+mod product;
+mod source;
+
+/// `arrow_quant._native`.
+#[pyo3::pymodule]
+mod _native {
+    #[pymodule_export]
+    use crate::job::{compare, quantize};
+    #[pymodule_export]
+    use crate::product::{decode_rows, matmul_f32, matmul_i8};
+    #[pymodule_export]
+    use crate::source::{Source, cosine_similarity, simd_level};
+}
