@@ -174,10 +174,14 @@ class _Watch:
         if reservoir is None:
             file = self.folder / f"{len(self.reservoirs)}.rows"
             reservoir = self.reservoirs[name] = Reservoir(file, self.buckets.count, self.rows, cols)
-        reservoir.measure(bucket, x)
-        enters, places = reservoir.choose(bucket, len(rows), self.generator)
+        index = None
+        if not reservoir.measure(bucket, x):
+            index = rows.finite()
+            reservoir.not_finite += len(rows) - len(index)
+        enters, places = reservoir.choose(bucket, len(rows) if index is None else len(index), self.generator)
         if len(enters):
-            reservoir.put(bucket, places, rows.take(enters.to(x.device)))
+            enters = enters.to(x.device)
+            reservoir.put(bucket, places, rows.take(enters if index is None else index[enters]))
 
     def _is_alias(self, name: str, module: nn.Module, x: Tensor) -> bool:
         """Whether another layer of the same form has just seen this very tensor, now and every time before."""
@@ -251,6 +255,10 @@ class _Rows:
 
     def __len__(self) -> int:
         return int(np.prod(self.places, dtype=np.int64))
+
+    def finite(self) -> Tensor:
+        """The rows without NaN or infinite values."""
+        return self.values.reshape(len(self), -1).isfinite().all(-1).nonzero().flatten()
 
     def take(self, index: Tensor) -> Tensor:
         return self.values[torch.unravel_index(index, self.places)].reshape(len(index), -1)

@@ -35,20 +35,25 @@ class Reservoir:
         return enters, place[enters]
 
     def put(self, bucket: int, places: Tensor, values: Tensor) -> None:
-        """Stores rows. Rows that are not finite leave their places as they were."""
+        """Stores finite rows."""
         values = values.detach().to("cpu", torch.float32)
-        good = values.isfinite().all(-1)
-        self.not_finite += int((~good).sum())
-        self.clipped += int((values[good].abs() > MOST).sum())
-        rows = values[good].clamp(-MOST, MOST).to(torch.float16).numpy()
-        for place, row in zip(places[good].tolist(), rows, strict=True):
+        self.clipped += int((values.abs() > MOST).sum())
+        rows = values.clamp(-MOST, MOST).to(torch.float16).numpy()
+        for place, row in zip(places.tolist(), rows, strict=True):
             self.data[bucket, place] = row
 
-    def measure(self, bucket: int, x: Tensor) -> None:
-        """Widens the range of a bucket by all of an input."""
+    def measure(self, bucket: int, x: Tensor) -> bool:
+        """Widens the range of a bucket by the finite values of an input; says whether all of them are finite."""
         low, high = torch.aminmax(x.detach())
+        is_finite = bool(torch.isfinite(high - low))
+        if not is_finite:
+            finite = x.detach()[x.detach().isfinite()]
+            if finite.numel() == 0:
+                return False
+            low, high = torch.aminmax(finite)
         self.low[bucket] = min(self.low[bucket], float(low))
         self.high[bucket] = max(self.high[bucket], float(high))
+        return is_finite
 
     def filled(self) -> np.ndarray:
         """Rows that each bucket has."""

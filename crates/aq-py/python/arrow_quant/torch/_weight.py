@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -168,13 +169,19 @@ class PackedWeight(nn.Module):
 
 
 def hadamard(x: Tensor, block: int) -> Tensor:
-    """The orthonormal Hadamard transform of each `block` of columns."""
-    shape, h = x.shape, 1
-    while h < block:
-        pair = x.reshape(-1, block // (2 * h), 2, h)
-        x = torch.stack((pair[:, :, 0] + pair[:, :, 1], pair[:, :, 0] - pair[:, :, 1]), dim=2)
-        h *= 2
-    return x.reshape(shape) * (1.0 / block**0.5)
+    """The orthonormal Hadamard transform of each `block` of columns, as a Kronecker product of two small ones."""
+    inner = 1 << (block.bit_length() // 2)
+    left, right = _matrix(block // inner, x.dtype, x.device), _matrix(inner, x.dtype, x.device)
+    return (left @ (x.reshape(-1, block // inner, inner) @ right)).reshape(x.shape)
+
+
+@lru_cache(maxsize=32)
+def _matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The symmetric orthonormal Hadamard matrix of a power of two."""
+    h = torch.ones(1, 1, dtype=torch.float64)
+    while h.shape[0] < size:
+        h = torch.cat((torch.cat((h, h), 1), torch.cat((h, -h), 1)))
+    return (h / size**0.5).to(device, dtype)
 
 
 def _flat(x: Tensor) -> np.ndarray:
