@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from . import _native
+from ._errors import ConfigError
 from ._progress import Bar, Callback, Told, chosen
 
 Path = str | os.PathLike[str]
@@ -28,7 +29,7 @@ def quantize(input: Path, output: Path, *, progress: bool | Callback = False, **
     """
     show = chosen(progress)
     try:
-        return json.loads(_native.quantize(os.fspath(input), os.fspath(output), plain(options), Told(show)))
+        return _object(_native.quantize(os.fspath(input), os.fspath(output), plain(options), Told(show)))
     finally:
         if isinstance(show, Bar):
             show.close()
@@ -36,8 +37,6 @@ def quantize(input: Path, output: Path, *, progress: bool | Callback = False, **
 
 def plain(options: dict[str, Any]) -> str:
     """Options as JSON; paths become text."""
-    from ._errors import ConfigError
-
     try:
         return json.dumps(options, default=os.fspath)
     except TypeError as error:
@@ -46,7 +45,7 @@ def plain(options: dict[str, Any]) -> str:
 
 def inspect(path: Path) -> dict[str, Any]:
     """What is in a file that can be read: the object that `aq inspect --json` prints."""
-    return json.loads(_native.Source.open(os.fspath(path)).inspect())
+    return _object(_native.Source.open(os.fspath(path)).inspect())
 
 
 def compare(original: Path, quantized: Path, calibration: Path | None = None) -> dict[str, Any]:
@@ -55,4 +54,9 @@ def compare(original: Path, quantized: Path, calibration: Path | None = None) ->
     With a file of calibration samples also the error of each layer's outputs.
     """
     samples = None if calibration is None else os.fspath(calibration)
-    return json.loads(_native.compare(os.fspath(original), os.fspath(quantized), samples))
+    return _object(_native.compare(os.fspath(original), os.fspath(quantized), samples))
+
+
+def _object(text: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(text)
+    return value

@@ -1,6 +1,7 @@
 """A model whose tensors are read when they are asked for."""
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -28,16 +29,43 @@ class Slab(NamedTuple):
 class Tensor:
     """A tensor of a model. Nothing of it is read before it is asked for."""
 
-    def __init__(self, source: _native.Source, index: int, about: dict[str, Any]) -> None:
+    def __init__(self, source: _native.Source, index: int, about: _native._About) -> None:
         self._source, self._index, self._about = source, index, about
 
-    name: str = property(lambda self: self._about["name"], doc="Its name in the model.")
-    shape: tuple[int, ...] = property(lambda self: tuple(self._about["shape"]), doc="Its shape.")
-    src_dtype: str = property(lambda self: self._about["src_dtype"], doc="Its element type in the source: F32, BF16 ...")
-    codec: str = property(lambda self: self._about["codec"], doc="What its bytes mean: raw, affine, entropy ...")
-    bits: int | None = property(lambda self: self._about["bits"], doc="Bits of a code; None where codes vary.")
-    group_size: int | None = property(lambda self: self._about["group_size"], doc="Weights of a scale; 0: a whole row.")
-    nbytes: int = property(lambda self: self._about["nbytes"], doc="Its bytes in the file, side data included.")
+    @property
+    def name(self) -> str:
+        """Its name in the model."""
+        return self._about["name"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return tuple(self._about["shape"])
+
+    @property
+    def src_dtype(self) -> str:
+        """Its element type in the source, named as in safetensors: F32, BF16 ..."""
+        return self._about["src_dtype"]
+
+    @property
+    def codec(self) -> str:
+        """What its bytes mean: raw, affine, entropy ..."""
+        return self._about["codec"]
+
+    @property
+    def bits(self) -> int | None:
+        """Bits of a code; None where codes vary in length or there are none."""
+        return self._about["bits"]
+
+    @property
+    def group_size(self) -> int | None:
+        """Weights that share a scale; 0 for a whole row, None where there are no groups."""
+        return self._about["group_size"]
+
+    @property
+    def nbytes(self) -> int:
+        """Its bytes in the file, side data included."""
+        return self._about["nbytes"]
 
     @property
     def size(self) -> int:
@@ -63,8 +91,8 @@ class Tensor:
 
         Each slab's checksum is verified.
         """
-        parts = lambda i: self._source.slab(self._index, i)
-        return [Slab(start, count, *parts(i)) for i, (start, count) in enumerate(self._about["slabs"])]
+        rows = enumerate(self._about["slabs"])
+        return [Slab(start, count, *self._source.slab(self._index, i)) for i, (start, count) in rows]
 
     def _joined(self, part: str) -> Array:
         arrays = [getattr(slab, part) for slab in self.slabs]
@@ -136,9 +164,8 @@ class Model(Mapping[str, Tensor]):
     @cached_property
     def metadata(self) -> dict[str, str]:
         """Free-form metadata of the file."""
-        import json
-
-        return json.loads(self._source.inspect())["metadata"]
+        metadata: dict[str, str] = json.loads(self._source.inspect())["metadata"]
+        return metadata
 
     def state_dict(self, framework: str = "numpy", dtype: str | None = None) -> dict[str, Any]:
         """All tensors as plain ones, by name: numpy arrays, torch tensors, or jax arrays.

@@ -1,4 +1,10 @@
 """What the tests with torch share."""
+import os
+
+# The models here are small: more threads only get into each other's way. To be set before torch is loaded.
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
 from pathlib import Path
 
 import numpy as np

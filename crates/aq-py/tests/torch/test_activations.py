@@ -56,10 +56,11 @@ def test_ranges_of_tokens(group_size, clip):
     {"mode": "static", "low": [-1.5], "high": [6.0]},
 ])
 @pytest.mark.parametrize("tokens", [1, 2, 16, 35])
-def test_integer_products_equal_those_of_what_codes_stand_for(bits, weight_bits, plan, tokens):
-    stored = aq.quantize_array(np.random.standard_normal((130, 192)), bits=weight_bits, group_size=64)
+@pytest.mark.parametrize("group", [64, 128])
+def test_integer_products_equal_those_of_what_codes_stand_for(bits, weight_bits, plan, tokens, group):
+    stored = aq.quantize_array(np.random.standard_normal((130, 256)), bits=weight_bits, group_size=group)
     packed, activations = PackedWeight(stored), aqt.Activations(bits, **plan)
-    x = torch.randn(tokens, 192) + 1
+    x = torch.randn(tokens, 256) + 1
     want = activations.fake(x) @ torch.from_numpy(stored.dequantize()).T
     assert error(packed.quantized_product(x, activations), want) < 1e-5
 

@@ -9,7 +9,7 @@ import arrow_quant as aq
 from arrow_quant.torch._packing import decode
 from arrow_quant.torch._weight import FEW_TOKENS, PackedWeight
 
-SHAPES = [(256, 64), (200, 64), (128, 0), (72, 24), (1030, 128)]
+SHAPES = [(256, 64), (384, 128), (200, 64), (128, 0), (72, 24), (1030, 128)]
 
 
 @pytest.mark.parametrize("method", ["ls", "minmax"])

@@ -16,7 +16,9 @@ from ._packing import decode, unpack
 
 #: Weights that are decoded at a time.
 BLOCK = 1 << 22
-#: Up to so many tokens the product of the kernels is faster than decoding the weight for one of torch.
+#: Columns that the kernels take at a time: in groups of multiples of it their products are fastest.
+CHUNK = 128
+#: Up to so many tokens an f32 product of the kernels is faster than decoding the weight for one of torch; one in other groups.
 FEW_TOKENS = 8
 
 
@@ -40,6 +42,7 @@ class PackedWeight(nn.Module):
         self.is_packed, self.block = stored.codec.startswith("affine"), 0
         self.bits, self.group = stored.bits or 0, stored.group_size or self.cols
         self.group = min(self.group, self.cols)
+        self.is_chunked = self.group % CHUNK == 0 and self.cols % self.group == 0
         for name in ("smoothing", "signs", "left", "right", "part"):
             self.register_buffer(name, None)
         if self.is_packed or keep_transform:
@@ -96,7 +99,7 @@ class PackedWeight(nn.Module):
 
     def product(self, x: Tensor) -> Tensor:
         """Outputs `[tokens, rows]` for transformed inputs."""
-        if self._has_kernel(x, 16) and x.shape[0] <= FEW_TOKENS:
+        if self._has_kernel(x, 16) and x.shape[0] <= (FEW_TOKENS if self.is_chunked else 1):
             y = torch.from_numpy(_native.matmul_f32(self._given(), _flat(x.float())))
             y = (y.view(self.rows, -1).T * self._factors()).to(x.dtype)
         else:
@@ -104,8 +107,9 @@ class PackedWeight(nn.Module):
         return y if self.part is None else y + self._low_rank(x)
 
     def quantized_product(self, x: Tensor, activations: Activations) -> Tensor:
-        """The same for inputs that are quantized first: with integers where the kernels can, else with what codes stand for."""
-        if not (activations.is_shared() and self._has_kernel(x, 4)):
+        """The same for inputs that are quantized first: with integers where that is faster, else with what codes stand for."""
+        is_fast = x.shape[0] == 1 or (self.is_chunked and _native.simd_level() == "avx512")
+        if not (is_fast and activations.is_shared() and self._has_kernel(x, 4)):
             return self.product(activations.fake(x))
         grid = activations.quantize(x.float())
         # Codes less the middle of their range are signed bytes; what that takes away is the same for all columns.
@@ -163,9 +167,9 @@ class PackedWeight(nn.Module):
         on_cpu = x.device.type == "cpu" and self.is_packed and self.codes.device.type == "cpu"
         return fits and on_cpu and x.shape[0] > 0 and not (x.requires_grad and torch.is_grad_enabled())
 
-    def _given(self, rows: slice = slice(None)) -> "_native.Packed":
-        arrays = (_flat(part[rows]) for part in (self.codes, self.scales, self.offsets, self.zeros))
-        return (self.bits, self.group, self.cols, *arrays)
+    def _given(self, rows: slice = slice(None)) -> "_native._Packed":
+        codes, scales, offsets, zeros = (_flat(part[rows]) for part in (self.codes, self.scales, self.offsets, self.zeros))
+        return self.bits, self.group, self.cols, codes, scales, offsets, zeros
 
 
 def hadamard(x: Tensor, block: int) -> Tensor:
@@ -186,4 +190,5 @@ def _matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 def _flat(x: Tensor) -> np.ndarray:
     """The elements of a tensor as a numpy array, without a copy where they lie in order."""
-    return x.detach().contiguous().view(-1).numpy()
+    array: np.ndarray = x.detach().contiguous().view(-1).numpy()
+    return array
