@@ -6,17 +6,11 @@
 
 `arrow_quant.torch` runs quantized models in torch, `arrow_quant.evaluate` measures what quantizing did to one.
 """
-from importlib.metadata import PackageNotFoundError as _NotFound, version as _version
-
 from ._arrays import cosine_similarity
 from ._errors import AqError, AqWarning, ConfigError, InputError, QualityError, ResourceError
 from ._jobs import compare, inspect, quantize
 from ._model import Model, Slab, Tensor, open, quantize_array
-
-try:
-    __version__ = _version("arrowquant-diffusion")
-except _NotFound:  # run from a source tree
-    __version__ = "0"
+from ._native import __version__
 
 __all__ = [
     "AqError", "AqWarning", "ConfigError", "InputError", "Model", "QualityError", "ResourceError", "Slab", "Tensor",

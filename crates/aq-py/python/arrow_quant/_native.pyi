@@ -5,8 +5,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "Source", "compare", "cosine_similarity", "decode_rows", "matmul_f32", "matmul_i8", "quantize", "simd_level",
+    "Source", "__version__", "compare", "cosine_similarity", "decode_rows", "matmul_f32", "matmul_i8", "quantize", "simd_level",
 ]
+
+__version__: str
 
 _Bytes = NDArray[np.uint8]
 _Packed = tuple[int, int, int, _Bytes, NDArray[np.float16], NDArray[np.float16], _Bytes]

@@ -6,6 +6,7 @@ from conftest import error
 from torch.nn import functional
 
 import arrow_quant as aq
+import arrow_quant.torch as aqt
 from arrow_quant.torch._packing import decode
 from arrow_quant.torch._weight import FEW_TOKENS, PackedWeight
 
@@ -38,6 +39,14 @@ def test_side_data_is_applied_to_inputs(method, options):
         packed = PackedWeight(stored, keep_transform=keep)
         assert error(packed.product(packed.transform(x)), x @ truth.T) < limit
         assert error(packed.dense(), truth) < limit
+
+
+@pytest.mark.parametrize("options", [{}, {"rotation": True, "low_rank": 4}], ids=str)
+def test_other_codecs_can_be_held_in_8_bits(options):
+    stored = aq.quantize_array(np.random.standard_normal((128, 512)), method="entropy", rate=3.0, **options)
+    packed, x = PackedWeight(stored, torch.int8, keep_transform=True), torch.randn(30, 512)
+    assert error(packed.product(packed.transform(x)), x @ torch.from_numpy(stored.dequantize()).T) < 1e-2
+    assert aqt.memory_bytes(packed) < 0.55 * aqt.memory_bytes(PackedWeight(stored))
 
 
 def test_row_exponents_reach_the_product():

@@ -18,15 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .._errors import AqWarning, ConfigError
+from ._buckets import Buckets
 from ._layers import windows
 from ._reservoir import Reservoir
 from ._samples import Layer, write_samples
 from ._time import TimeHooks, TimeOf, current_time
-
-#: The times that a model has by default, by the kind of time.
-DEFAULT_SPAN = {"t": (0.0, 1000.0), "mask_ratio": (0.0, 1.0)}
-DEFAULT_BUCKETS = 10
-
 
 @dataclass
 class CalibrationReport:
@@ -104,40 +100,6 @@ def _chosen(model: nn.Module, layers: Any) -> list[tuple[str, nn.Module]]:
     if unknown := wanted - {name for name, _ in every}:
         raise ConfigError(f"no linear layer or convolution is called {sorted(unknown)[0]!r}")
     return [(name, module) for name, module in every if name in wanted]
-
-
-class Buckets:
-    """Which times count together."""
-
-    def __init__(self, time: str, timesteps: Any) -> None:
-        if time not in ("t", "sigma", "mask_ratio"):
-            raise ConfigError(f"time {time!r} is not t, sigma or mask_ratio")
-        self.times: np.ndarray | None = None
-        if timesteps is None or isinstance(timesteps, int):
-            if time not in DEFAULT_SPAN:
-                raise ConfigError("sigmas have no usual span: give timesteps=(low, high, number) or a list")
-            timesteps = (*DEFAULT_SPAN[time], timesteps or DEFAULT_BUCKETS)
-        elif not isinstance(timesteps, tuple):
-            self.times = np.sort(np.asarray(timesteps, np.float64))
-            timesteps = (self.times[0], self.times[-1], len(self.times))
-        self.low, self.high, self.count = float(timesteps[0]), float(timesteps[1]), int(timesteps[2])
-        if self.count < 1 or self.high < self.low:
-            raise ConfigError(f"timesteps {timesteps!r} are no buckets")
-        self.sum, self.passes, self.outside = np.zeros(self.count), np.zeros(self.count, np.int64), 0
-
-    def of(self, t: float) -> int:
-        """The bucket of a time; the first or last one for a time outside of the span."""
-        if self.times is not None:
-            return int(np.abs(self.times - t).argmin())
-        self.outside += not self.low <= t <= self.high
-        share = (t - self.low) / ((self.high - self.low) or 1.0)
-        return int(np.clip(share * self.count, 0, self.count - 1))
-
-    def count_pass(self, t: float) -> int:
-        bucket = self.of(t)
-        self.sum[bucket] += t
-        self.passes[bucket] += 1
-        return bucket
 
 
 class _Watch:

@@ -42,7 +42,8 @@ def load_into(
     """Replaces the linear layers and convolutions whose weights a file has quantized, and loads its other tensors.
 
     Tensors keep the type and device that the module has them in; those on the meta device come to the CPU in the
-    type of the file. Codec `affine` is held as stored, the others are decoded into `decoded`. Where inputs are quantized by time, the
+    type of the file. Codec `affine` is held as stored, the others are decoded into `decoded`: float16, bfloat16, float32, or int8 for
+    codes of 8 bits. Where inputs are quantized by time, the
     time comes from `timestep(t)` around a call, else from `time_of(args, kwargs)`, else from an argument of the module's
     forward named timestep, t or sigma.
 

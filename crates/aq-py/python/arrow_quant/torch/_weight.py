@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import _native
-from .._model import Tensor as Stored
+from .._model import Tensor as Stored, quantize_array
 from ._activations import Activations
 from ._packing import decode, unpack
 
@@ -27,7 +27,7 @@ class PackedWeight(nn.Module):
 
     Codec `affine` stays as it is: packed `codes`, `scales` (float16), `offsets` (float16) or `zeros` (one byte a group), and
     `exponents` of rows. Other codecs are decoded when they are loaded, into `values` of type `decoded`: 16 bits a weight
-    by default. Smoothing, rotation and a low-rank part are applied to the inputs, so codes never change.
+    by default. With `torch.int8` they become `affine` codes of 8 bits, which adds a relative error of about half a percent. Smoothing, rotation and a low-rank part are applied to the inputs, so codes never change.
     """
 
     smoothing: Tensor | None
@@ -40,19 +40,23 @@ class PackedWeight(nn.Module):
         self.shape = stored.shape
         self.rows, self.cols = stored.shape[0], stored.size // max(stored.shape[0], 1)
         self.is_packed, self.block = stored.codec.startswith("affine"), 0
-        self.bits, self.group = stored.bits or 0, stored.group_size or self.cols
-        self.group = min(self.group, self.cols)
-        self.is_chunked = self.group % CHUNK == 0 and self.cols % self.group == 0
         for name in ("smoothing", "signs", "left", "right", "part"):
             self.register_buffer(name, None)
         if self.is_packed or keep_transform:
             self._take_side(stored)
         if self.is_packed:
             self._take_codes(stored)
+        elif decoded == torch.int8:
+            self.is_packed = True
+            self._take_codes(quantize_array(self._values(stored), bits=8, group_size=CHUNK))
         else:
-            self._take_values(stored, decoded)
+            values = self._values(stored)
+            is_wide = decoded == torch.float16 and values.numel() and float(values.abs().max()) > 6e4
+            self.register_buffer("values", values.to(torch.bfloat16 if is_wide else decoded))
 
     def _take_codes(self, stored: Stored) -> None:
+        self.bits, self.group = stored.bits or 0, min(stored.group_size or self.cols, self.cols)
+        self.is_chunked = self.group % CHUNK == 0 and self.cols % self.group == 0
         groups = -(-self.cols // self.group)
         codes = np.array(stored.codes).reshape(self.rows, -1)
         offsets = np.concatenate([slab.offsets for slab in stored.slabs]).reshape(self.rows, -1)
@@ -79,15 +83,12 @@ class PackedWeight(nn.Module):
             part, left, right = (torch.from_numpy(np.array(array)) for array in side["low_rank"])
             self.part, self.left, self.right = part, left, right
 
-    def _take_values(self, stored: Stored, decoded: torch.dtype) -> None:
+    def _values(self, stored: Stored) -> Tensor:
+        """Decoded weights as the kept transforms of inputs need them."""
         values = torch.from_numpy(np.array(stored.dequantize())).reshape(self.rows, self.cols)
         if self.smoothing is not None:
             values = values * self.smoothing.float()
-        if self.signs is not None:
-            values = hadamard(values * self.signs, self.block)
-        if decoded == torch.float16 and values.numel() and float(values.abs().max()) > 6e4:
-            decoded = torch.bfloat16
-        self.register_buffer("values", values.to(decoded))
+        return values if self.signs is None else hadamard(values * self.signs, self.block)
 
     def transform(self, x: Tensor) -> Tensor:
         """Inputs `[tokens, cols]` as the stored matrix takes them: divided by the smoothing, then rotated."""
@@ -108,8 +109,7 @@ class PackedWeight(nn.Module):
 
     def quantized_product(self, x: Tensor, activations: Activations) -> Tensor:
         """The same for inputs that are quantized first: with integers where that is faster, else with what codes stand for."""
-        is_fast = x.shape[0] == 1 or (self.is_chunked and _native.simd_level() == "avx512")
-        if not (is_fast and activations.is_shared() and self._has_kernel(x, 4)):
+        if not (activations.is_shared() and self._has_kernel(x, 4) and self._is_fast(x)):
             return self.product(activations.fake(x))
         grid = activations.quantize(x.float())
         # Codes less the middle of their range are signed bytes; what that takes away is the same for all columns.
@@ -163,9 +163,15 @@ class PackedWeight(nn.Module):
 
     def _has_kernel(self, x: Tensor, align: int) -> bool:
         """Whether the kernels have a product for this weight, its groups multiples of `align`, with these inputs."""
+        if not self.is_packed:
+            return False
         fits = self.bits in (2, 4, 8) and (self.group % align == 0 or self.group == self.cols)
-        on_cpu = x.device.type == "cpu" and self.is_packed and self.codes.device.type == "cpu"
+        on_cpu = x.device.type == "cpu" and self.codes.device.type == "cpu"
         return fits and on_cpu and x.shape[0] > 0 and not (x.requires_grad and torch.is_grad_enabled())
+
+    def _is_fast(self, x: Tensor) -> bool:
+        """Whether the integer product is faster than decoding: with instructions for it, and always for one token."""
+        return x.shape[0] == 1 or (self.is_chunked and _native.simd_level() == "avx512")
 
     def _given(self, rows: slice = slice(None)) -> "_native._Packed":
         codes, scales, offsets, zeros = (_flat(part[rows]) for part in (self.codes, self.scales, self.offsets, self.zeros))
