@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use aq_core::{
-    DType, Decision, EncodedRows, Encoding, LayerInputs, LayerPlan, LayerStats, SlabParts, StoredTensor,
-    TensorInfo, slab_count, slab_range,
+    DType, Decision, EncodedRows, Encoding, LayerInputs, LayerPlan, LayerStats, SlabParts, SmoothingPlan,
+    StoredTensor, TensorInfo, slab_count, slab_range,
 };
 use aq_io::{Format, IoError, Source};
 use aq_spatial::Transformed;
@@ -66,6 +66,8 @@ fn layer_plan(job: &Job, registry: &Registry) -> LayerPlan {
         rate: job.rate,
         rotation: job.rotation.then_some(job.seed),
         low_rank: job.low_rank,
+        smoothing: SmoothingPlan::Off,
+        act_bits: None,
     }
 }
 
