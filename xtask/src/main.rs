@@ -9,11 +9,13 @@ mod fuzz;
 mod layers;
 mod model;
 mod process;
+mod python;
 mod random;
 mod safetensors;
 mod statistics;
 mod synthetic;
 mod test;
+mod wheel;
 
 use std::process::ExitCode;
 
@@ -31,7 +33,7 @@ struct Args {
 enum Command {
     /// Check format, lints, layers and documentation.
     Check,
-    /// Run every test: Rust, then the built command from Python.
+    /// Run every test: Rust, then the built command and the wheel from Python.
     Test,
     /// Compare the crates' dependencies with the table in docs/architecture.md.
     Layers,
@@ -45,6 +47,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Show which lines the tests reach.
     Coverage,
+    /// Build the Python package into target/wheels.
+    Wheel,
 }
 
 fn main() -> ExitCode {
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         Command::Model(args) => model::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Coverage => coverage::run(),
+        Command::Wheel => wheel::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

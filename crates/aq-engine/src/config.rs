@@ -67,6 +67,36 @@ pub fn read_config(path: &Path) -> Result<JobOptions> {
     Ok(options)
 }
 
+/// Reads options that a program gives by name: the keys of a configuration file, and `block_size`, `force`, `resume`. A null leaves its
+/// option open; 0 as `group_size` is the whole row.
+///
+/// # Errors
+/// [`EngineError::Config`] that names the key and what is wrong with it; an unknown key comes with the nearest known one.
+///
+/// ```
+/// let given = [("bits".to_string(), 2.into()), ("group_size".to_string(), 0.into())].into();
+/// let options = aq_engine::read_options(&given)?;
+/// assert_eq!((options.bits, options.group_size), (Some(2), Some(0)));
+/// # Ok::<(), aq_engine::EngineError>(())
+/// ```
+pub fn read_options(given: &BTreeMap<String, Value>) -> Result<JobOptions> {
+    let mut options = JobOptions::default();
+    for (key, value) in given.iter().filter(|(_, value)| !value.is_null()) {
+        let done = match key.as_str() {
+            "group_size" if value == 0 => {
+                options.group_size = Some(0);
+                Ok(())
+            }
+            "block_size" => string(value).map(|size| options.block_size = Some(size)),
+            "force" => switch(value).map(|on| options.force = on),
+            "resume" => switch(value).map(|on| options.resume = on),
+            key => set(&mut options, key, value),
+        };
+        done.map_err(|why| EngineError::Config(format!("{key}: {why}")))?;
+    }
+    Ok(options)
+}
+
 fn parse(text: &str) -> Result<BTreeMap<String, Value>, String> {
     let one_line = |e: &dyn std::fmt::Display| {
         let text = e.to_string();

@@ -6,6 +6,7 @@
 
 mod activations;
 pub mod architecture;
+mod array;
 mod blocks;
 mod calibrate;
 mod calibration;
@@ -32,6 +33,7 @@ mod size;
 mod slab;
 mod target;
 mod tasks;
+mod tensors;
 mod verify;
 mod weights;
 
@@ -41,9 +43,10 @@ pub use aq_kernels::level as simd_level;
 pub use aq_timeaware;
 
 pub use activations::activations;
+pub use array::quantize_array;
 pub use calibrate::{Calibrated, CalibratedLayer, calibrate};
 pub use compare::{ModelComparison, TensorComparison, compare};
-pub use config::read_config;
+pub use config::{read_config, read_options};
 pub use convert::{convert, dequantize};
 pub use error::{EngineError, Result};
 pub use input::OpenModel;
@@ -58,4 +61,5 @@ pub use rules::{Rule, RuleSpec};
 pub use run::{encode_only, open_for_plan, run};
 pub use size::{format_size, parse_size};
 pub use target::Target;
+pub use tensors::{open, read_weights};
 pub use verify::{Verified, verify};

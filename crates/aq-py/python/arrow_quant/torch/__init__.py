@@ -1,0 +1,18 @@
+"""Quantized models in torch: calibrating, loading, running.
+
+    import arrow_quant.torch as aqt
+    aqt.calibrate(model, lambda m: sample(m), out="calib.safetensors")
+    arrow_quant.quantize("model/", "model.parquet", bits=4, calibration="calib.safetensors")
+    aqt.load_into(model, "model.parquet")
+"""
+from ._activations import Activations, read_activations
+from ._calibrate import CalibrationReport, calibrate
+from ._layers import QuantConv1d, QuantConv2d, QuantLinear
+from ._load import LoadReport, load_into, memory_bytes
+from ._masked import masked_inputs
+from ._time import current_time, timestep
+
+__all__ = [
+    "Activations", "CalibrationReport", "LoadReport", "QuantConv1d", "QuantConv2d", "QuantLinear", "calibrate", "current_time",
+    "load_into", "masked_inputs", "memory_bytes", "read_activations", "timestep",
+]

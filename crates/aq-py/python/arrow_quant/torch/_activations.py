@@ -1,0 +1,115 @@
+"""Quantization of layer inputs: what the key-value `aq.activations` of a file says."""
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._errors import ConfigError, InputError
+from ._time import current_time
+
+SCHEMA = "aq.activations/1"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Codes of a block of inputs: `value ~= (code - zero) * scale`, scale and zero broadcast over the codes."""
+
+    codes: Tensor
+    scale: Tensor
+    zero: Tensor
+
+    def values(self) -> Tensor:
+        return (self.codes - self.zero) * self.scale
+
+
+@dataclass(frozen=True)
+class Activations:
+    """How the inputs of one layer are quantized: with ranges of each token, or with stored ones of each group of times.
+
+        low' = min(low, 0)   high' = max(high, 0)   scale = (high' - low') / (2^bits - 1)
+        zero = clamp(round(-low' / scale))          code = clamp(round(x / scale) + zero)
+    """
+
+    bits: int
+    mode: str
+    group_size: int = 0
+    boundaries: list[float] = field(default_factory=list)
+    low: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
+    clip: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        groups = len(self.boundaries) + 1
+        stored = 0 if self.mode == "token" else groups
+        good = self.mode in ("token", "static", "groups") and 2 <= self.bits <= 8
+        if not good or len(self.low) != stored or len(self.high) != stored or len(self.clip) not in (0, groups):
+            raise InputError(f"aq.activations: a layer of mode {self.mode!r} does not have what that needs")
+
+    def group(self) -> int:
+        """The group of the time that is set now."""
+        if not self.boundaries:
+            return 0
+        time = current_time()
+        if time is None:
+            raise ConfigError("ranges differ by time, and none is set: use arrow_quant.torch.timestep(t)")
+        return bisect_right(self.boundaries, time)
+
+    def quantize(self, x: Tensor) -> Grid:
+        """Codes of f32 inputs `[tokens, channels]`, or `[tokens, groups, channels]` where groups of channels have ranges."""
+        low, high = self._range(x)
+        low, high = low.clamp(max=0.0), high.clamp(min=0.0)
+        top = float(2**self.bits - 1)
+        scale = (high - low) / top
+        safe = torch.where(scale > 0, scale, torch.ones_like(scale))
+        zero = torch.round(-low / safe).clamp(0, top)
+        codes = (torch.round(x / safe) + zero).clamp(0, top)
+        return Grid(codes, scale, zero)
+
+    def _range(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        group = self.group()
+        if self.mode != "token":
+            return x.new_tensor(self.low[group]), x.new_tensor(self.high[group])
+        low, high = torch.aminmax(x, dim=-1, keepdim=True)
+        clip = self.clip[group] if self.clip else 1.0
+        return low.clamp(max=0.0) * clip, high.clamp(min=0.0) * clip
+
+    def is_shared(self) -> bool:
+        """Whether a token has one range, as products of integers need it."""
+        return self.mode != "token" or self.group_size == 0
+
+    def fake(self, x: Tensor) -> Tensor:
+        """Inputs `[tokens, channels]` as they come back from their codes, computed in f32."""
+        rows = x.to(torch.float32)
+        if self.is_shared():
+            return self.quantize(rows).values().to(x.dtype)
+        tokens, channels = rows.shape
+        whole = channels - channels % self.group_size
+        grouped = rows[:, :whole].reshape(tokens, -1, self.group_size)
+        parts = [self.quantize(grouped).values().reshape(tokens, whole)]
+        if whole < channels:
+            parts.append(self.quantize(rows[:, whole:]).values())
+        return torch.cat(parts, dim=-1).to(x.dtype)
+
+
+def read_activations(metadata: Mapping[str, str]) -> dict[str, Activations]:
+    """The layers of a file whose inputs are quantized, by the name of the weight without `.weight`."""
+    text = metadata.get("aq.activations")
+    if text is None:
+        return {}
+    stored: Any = json.loads(text)
+    if stored.get("schema") != SCHEMA:
+        raise InputError(f"aq.activations: schema {stored.get('schema')!r} is not {SCHEMA}")
+    names = ("bits", "mode", "group_size", "boundaries", "low", "high", "clip")
+    try:
+        return {
+            layer: Activations(**{name: plan[name] for name in names if name in plan})
+            for layer, plan in stored["layers"].items()
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"aq.activations: {error}") from None
