@@ -59,7 +59,7 @@ pub fn quantize_array(weights: &[f32], shape: &[u64], options: JobOptions) -> Re
 
 fn layer_plan(job: &Job, registry: &Registry) -> LayerPlan {
     LayerPlan {
-        method: job.method.clone().unwrap_or_else(|| registry.default_strategy(false)),
+        method: job.method.clone().unwrap_or_else(|| registry.default_strategy(job.bits, false, true)),
         bits: job.bits,
         group_size: job.group_size,
         gain: job.gain,
