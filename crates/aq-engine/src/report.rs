@@ -19,7 +19,7 @@ pub struct TensorReport {
     pub decision: Decision,
     /// Bytes of codes and side data in the output.
     pub bytes: u64,
-    /// Source weights against decoded ones; all zero for a kept tensor.
+    /// Source weights against decoded ones; all zero for a kept tensor. The largest difference is not looked for.
     pub comparison: Comparison,
     /// Outputs of the layer on held-out calibration rows; all zero without calibration.
     pub output: OutputComparison,

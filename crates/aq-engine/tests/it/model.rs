@@ -98,3 +98,9 @@ pub(crate) fn quantize(options: JobOptions) -> Result<Report> {
     let job = Job::new(options, &registry)?;
     aq_engine::run(&job, &registry, &AtomicBool::new(false), &mut Silent)
 }
+
+/// The sums of a comparison. The largest difference is looked for only where two models are compared.
+pub(crate) fn sums(comparison: &aq_kernels::metric::Comparison) -> [f64; 4] {
+    let aq_kernels::metric::Comparison { dot, aa, bb, error, .. } = *comparison;
+    [dot, aa, bb, error]
+}
