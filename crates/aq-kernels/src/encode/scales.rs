@@ -52,12 +52,13 @@ struct Seen {
 impl Seen {
     #[inline(always)]
     fn multiply(&mut self, scales: &mut [f32; LANES], factor: f32) {
-        for i in 0..LANES {
-            let scale = scales[i] * factor;
+        for ((stored, smallest), largest) in scales.iter_mut().zip(&mut self.smallest).zip(&mut self.largest)
+        {
+            let scale = *stored * factor;
             let positive = if scale > 0.0 { scale } else { f32::INFINITY };
-            self.smallest[i] = if positive < self.smallest[i] { positive } else { self.smallest[i] };
-            self.largest[i] = if scale > self.largest[i] { scale } else { self.largest[i] };
-            scales[i] = WidenF16::convert(NarrowF16::convert(scale));
+            *smallest = if positive < *smallest { positive } else { *smallest };
+            *largest = if scale > *largest { scale } else { *largest };
+            *stored = WidenF16::convert(NarrowF16::convert(scale));
         }
     }
 }

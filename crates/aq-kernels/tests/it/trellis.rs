@@ -78,6 +78,7 @@ fn states_with_feedback_are_those_of_the_twin() {
 #[test]
 fn descent_is_that_of_the_twin() {
     let mut random = Random(11);
+    let (mut all_before, mut all_after) = (0.0, 0.0);
     for (bits, table) in trellises() {
         for n in [3, 8, 9, 33, 250, 256] {
             let stride = 256;
@@ -112,10 +113,12 @@ fn descent_is_that_of_the_twin() {
             });
             if n >= 33 {
                 let (before, after) = (quadratic(&start), quadratic(&errors(&want)));
-                assert!(after < 0.9 * before, "{bits} bits, {n}: {after} {before}");
+                assert!(after <= before, "{bits} bits, {n}: {after} {before}");
+                (all_before, all_after) = (all_before + before, all_after + after);
             }
         }
     }
+    assert!(all_after < 0.8 * all_before, "{all_after} {all_before}");
 }
 
 #[test]

@@ -30,7 +30,7 @@ impl<'a> FedRows<'a> {
         let Some(inputs) = layer.stats.inputs else { return Ok(Err(None)) };
         let (tensor, cols) = (layer.info.name(), layer.info.cols() as usize);
         let block = block_size(cols, SEQUENCE);
-        if block < cols && block % SEQUENCE != 0 {
+        if block < cols && !block.is_multiple_of(SEQUENCE) {
             return Ok(Err(Some(too_wide(block))));
         }
         let hessian = Hessian::read(inputs, tensor, cols, SEQUENCE)?;
