@@ -221,7 +221,7 @@ pub(crate) struct CompareArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CalibrateArgs {
-    /// Activation samples: a .safetensors file with `timesteps` [T] and for each layer a tensor [T, N, in]
+    /// Activation samples: a .safetensors file with `timesteps`, and for each layer a tensor of T x N x inputs
     pub(crate) samples: PathBuf,
     /// Destination, a .parquet file
     #[arg(short, long, value_name = "PATH")]

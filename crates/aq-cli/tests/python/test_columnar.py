@@ -20,7 +20,7 @@ INTEGERS = {"row_start": "int64", "row_count": "int64", "bits": "uint8", "group_
 @pytest.fixture(scope="module")
 def parquet(tmp_path_factory):
     out = tmp_path_factory.mktemp("columnar") / "digits.parquet"
-    aq("quantize", DIGITS, "-o", out, "--bits", 4, "--quiet")
+    aq("quantize", DIGITS, "-o", out, "--bits", 4, "--method", "ls", "--quiet")
     return out
 
 
