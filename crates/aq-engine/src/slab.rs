@@ -128,6 +128,14 @@ impl TensorTask<'_> {
         }
     }
 
+    /// `error` with the model's path where it is about a weight.
+    fn located(&self, error: EngineError) -> EngineError {
+        match error {
+            EngineError::Strategy(StrategyError::NotFinite { row, col, .. }) => self.not_finite(row, col),
+            error => error,
+        }
+    }
+
     /// The error for a weight that is NaN or infinite.
     fn not_finite(&self, row: u64, col: u64) -> EngineError {
         let reason = format!(
@@ -272,7 +280,7 @@ impl SlabWorker {
         let (start, count) = aq_core::slab_range(info, encoding, slab);
         let row_bytes = (info.cols() * info.dtype().size() as u64).max(1);
         let step = (self.block_bytes / row_bytes).clamp(1, count.max(1));
-        let prepared = layer.prepared()?;
+        let prepared = layer.prepared().map_err(|e| task.located(e))?;
         if slab == 0 {
             rows.side.extend_from_slice(prepared.quantizer.side());
         }
@@ -320,10 +328,7 @@ impl SlabWorker {
             return Err(task.not_finite(block.first + (at / cols) as u64, (at % cols) as u64));
         }
         let source = Rows { data: weights, cols, first_row: block.first };
-        quantizer.quantize_rows(source, &mut self.scratch, rows).map_err(|e| match e {
-            StrategyError::NotFinite { row, col, .. } => task.not_finite(row, col),
-            e => e.into(),
-        })?;
+        quantizer.quantize_rows(source, &mut self.scratch, rows).map_err(|e| task.located(e.into()))?;
         let (got, expected) = (rows.row_count, block.in_slab + block.rows);
         if got != expected {
             return Err(EngineError::Internal(format!("a strategy gave {got} rows of {expected}")));

@@ -158,9 +158,11 @@ impl LayerWeights for TensorWeights<'_> {
         let read = reader.read(self.source, self.index, row * cols, cols as usize);
         let weights = read.map_err(|e| fault(e.to_string()))?;
         if let Some(col) = aq_kernels::metric::first_non_finite(weights) {
-            return Err(fault(format!(
-                "holds NaN or an infinite value at row {row}, column {col}; only finite weights can be quantized"
-            )));
+            return Err(StrategyError::NotFinite {
+                tensor: self.info().name().to_string(),
+                row,
+                col: col as u64,
+            });
         }
         out.clear();
         out.extend_from_slice(weights);

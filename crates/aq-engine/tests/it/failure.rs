@@ -12,7 +12,13 @@ fn a_weight_that_is_not_finite_is_named() {
         let mut model = tensors();
         model[3].values[650 * 2001 + 7] = value;
         let fixture = Fixture::new(&model);
-        let jobs = ["out.parquet", "out.arrow", "out"].into_iter().zip(["minmax", "ls", "hqq"]);
+        let jobs = [
+            ("out.parquet", "minmax"),
+            ("out.arrow", "ls"),
+            ("out", "hqq"),
+            ("a.parquet", "entropy"),
+            ("b.parquet", "codebook"),
+        ];
         for (name, method) in jobs {
             let options = JobOptions { method: Some(method.into()), ..fixture.options(name) };
             let error = quantize(options).expect_err("refused");
