@@ -103,8 +103,10 @@ def test_quantized_inputs_of_the_example_model(digits, tmp_path, options):
             want = truth(x, t, labels)
         with torch.no_grad():
             got = model(x, t, labels)
-        # Where products differ in the last bits, an input may fall on the other side of a tie.
-        assert error(got, want) < (2e-3 if given["act_bits"] == 8 else 2e-2)
+        # Where products differ in the last bits, an input may fall on the other side of a tie. Weights of other codecs than `affine` are held
+        # in bfloat16, which rounds them.
+        affine = given["method"] == "ls"
+        assert error(got, want) < (2e-2 if given["act_bits"] == 4 else 2e-3 if affine else 1e-2)
 
 
 def quantize_and_load(model, make, run, folder):
