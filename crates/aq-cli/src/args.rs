@@ -40,12 +40,12 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct QuantizeArgs {
-    /// Safetensors file, folder of shards, diffusers pipeline folder, or a .parquet or .arrow file of ours
+    /// Safetensors or GGUF file, folder of shards, diffusers pipeline folder, or a .parquet or .arrow file of ours
     pub(crate) input: PathBuf,
-    /// Destination: .parquet, .arrow, or a folder (a trailing / or no ending)
+    /// Destination: .parquet, .arrow, .gguf, or a folder (a trailing / or no ending)
     #[arg(short, long, value_name = "PATH", required_unless_present = "dry_run")]
     pub(crate) output: Option<PathBuf>,
-    /// Format of the output when its ending does not say: parquet, arrow, folder
+    /// Format of the output when its ending does not say: parquet, arrow, gguf, folder
     #[arg(long, value_name = "NAME")]
     pub(crate) format: Option<String>,
     #[command(flatten)]
@@ -98,8 +98,9 @@ pub(crate) struct ChoiceArgs {
     /// Size of the whole output, such as 1.9GB
     #[arg(long, value_name = "SIZE", env = "AQ_TARGET_SIZE")]
     pub(crate) target_size: Option<String>,
-    /// minmax, ls, gptq, entropy, trellis, trellis6, codebook, nf4, hqq, or any registered strategy [default: entropy up to 4
-    /// bits and with a calibration, else ls; where a group size is given, gptq with a calibration, else ls]
+    /// minmax, ls, gptq, entropy, trellis, trellis6, codebook, nf4, hqq, or any registered strategy; for GGUF a type of ggml (q4_0,
+    /// q4_k, iq4_xs ...) or a mixture (q3_k_s, q3_k_m, q3_k_l, q4_k_s, q4_k_m, q5_k_s, q5_k_m) [default: entropy up to 4 bits
+    /// and with a calibration, else ls; where a group size is given, gptq with a calibration, else ls; for GGUF the type of the bits]
     #[arg(long, value_name = "M", env = "AQ_METHOD")]
     pub(crate) method: Option<String>,
     /// Preset: edge (2 bits), local (4) or cloud (8) [default: local]
@@ -111,7 +112,7 @@ pub(crate) struct ChoiceArgs {
     /// Activation samples (.safetensors) or their statistics (.parquet): methods then lower the error of each layer's outputs
     #[arg(long, value_name = "FILE", env = "AQ_CALIBRATION")]
     pub(crate) calibration: Option<PathBuf>,
-    /// Rule for the tensors whose name matches, first match wins; SPEC is bits, skip, or method:bits:group
+    /// Rule for the tensors whose name matches, first match wins; SPEC is bits, skip, a type of ggml, or method:bits:group
     #[arg(long, value_name = "REGEX=SPEC")]
     pub(crate) tensor_type: Vec<String>,
     /// Component of a pipeline to quantize, repeatable [default: transformer, unet, prior, decoder]
@@ -275,7 +276,7 @@ pub(crate) enum FloatType {
 pub(crate) struct ConvertArgs {
     /// A file or folder that we read
     pub(crate) file: PathBuf,
-    /// Destination: .parquet, .arrow, .safetensors, or a folder
+    /// Destination: .parquet, .arrow, .gguf, .safetensors, or a folder
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: PathBuf,
     /// Replace an existing output

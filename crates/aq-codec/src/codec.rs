@@ -7,8 +7,8 @@ use aq_kernels::metric::{self, Comparison};
 use crate::affine_read::{exact, span};
 use crate::codebook;
 use crate::{
-    CodecError, ReadScratch, Side, bytes_to_f32, check_parts, compare_rows, decode_rows, entropy, row_bytes,
-    table_bytes, trellis,
+    CodecError, ReadScratch, Side, bytes_to_f32, check_parts, compare_rows, decode_rows, entropy, ggml,
+    row_bytes, table_bytes, trellis,
 };
 
 /// Lengths that the parts of a slab may have: codes, scales, offsets, extra.
@@ -64,6 +64,7 @@ pub fn part_lengths(info: &TensorInfo, encoding: &Encoding, rows: u64) -> Option
         Encoding::Trellis(encoding) => {
             return trellis::lengths(info, *encoding, rows).map(PartLengths::Exact);
         }
+        Encoding::Ggml(kind) => [kind.row_bytes(info.cols())?, 0, 0, 0],
         Encoding::Codebook(codebook) => {
             let cols = usize::try_from(info.cols()).ok()?;
             let scales = codebook.group_size.groups(cols).checked_mul(2)? as u64;
@@ -103,6 +104,9 @@ pub fn encoded_bytes(info: &TensorInfo, encoding: &Encoding) -> u64 {
                 codes.saturating_add(scales).saturating_add(offsets * slab_count(info, encoding))
             })
         }
+        Encoding::Ggml(kind) => {
+            kind.row_bytes(info.cols()).map_or(u64::MAX, |row| row.saturating_mul(info.rows()))
+        }
         Encoding::Codebook(codebook) => {
             let exact = part_lengths(info, encoding, info.rows()).map_or([u64::MAX; 4], PartLengths::limits);
             let tables = table_bytes(codebook).saturating_mul(aq_core::slab_count(info, encoding));
@@ -139,6 +143,7 @@ pub fn check(
         }
         Encoding::Entropy => entropy::check_parts(parts, row_len(info, 0, row_count)?, row_count),
         Encoding::Trellis(encoding) => trellis::check_rows(*encoding, info, parts, row_count),
+        Encoding::Ggml(kind) => ggml::check_rows(*kind, info, parts, row_count),
     }
 }
 
@@ -198,6 +203,10 @@ pub fn decode(
         Encoding::Trellis(encoding) => {
             let cols = row_len(info, first_row, row_count)?;
             trellis::decode_rows(*encoding, cols, parts, (first, count), out)
+        }
+        Encoding::Ggml(kind) => {
+            let cols = row_len(info, first_row, row_count)?;
+            ggml::decode_rows(*kind, cols, parts, (first, count), out)
         }
     }?;
     if parts.side.is_empty() {

@@ -5,6 +5,7 @@
 //! - [`decode`] turns any stored slab, or some rows of it, back into `f32`; [`check`] says first whether its parts fit;
 //! - [`encoded_bytes`] is the exact size of a tensor before a weight is read;
 //! - [`entropy::encode_slab`] makes a slab of the codec whose codes are as long as they are surprising;
+//! - [`ggml::push_block`] appends a block of a type of ggml;
 //! - [`Side`] is what else a tensor may have: a rotation, smoothing, a low-rank part, which [`decode`] undoes;
 //! - [`bytes_to_f32`] and [`f32_to_bytes`] convert the elements of tensors that are kept as they are.
 //!
@@ -21,6 +22,7 @@ mod error;
 mod float8;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod ggml;
 mod low_rank;
 mod rotation;
 mod side;

@@ -1,6 +1,6 @@
 //! Encoded rows, and how they are cut into slabs.
 
-use crate::{BitWidth, GroupSize, TensorInfo};
+use crate::{BitWidth, GgmlType, GroupSize, TensorInfo};
 
 /// How the offset of an affine group is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,6 +51,8 @@ pub enum Encoding {
     Entropy,
     /// A bit stream read through a sliding window into a table.
     Trellis(TrellisEncoding),
+    /// Blocks of a type of ggml.
+    Ggml(GgmlType),
 }
 
 impl Encoding {
@@ -62,6 +64,7 @@ impl Encoding {
             Encoding::Codebook(_) => "codebook",
             Encoding::Entropy => "entropy",
             Encoding::Trellis(_) => "trellis",
+            Encoding::Ggml(kind) => kind.codec(),
         }
     }
 
@@ -72,6 +75,7 @@ impl Encoding {
             Encoding::Affine(affine) => (Some(affine.bits), Some(affine.group_size)),
             Encoding::Codebook(codebook) => (Some(codebook.bits), Some(codebook.group_size)),
             Encoding::Trellis(trellis) => (Some(trellis.bits), None),
+            Encoding::Ggml(kind) => (Some(kind.bits()), Some(kind.group_size())),
         }
     }
 

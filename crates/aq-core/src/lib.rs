@@ -13,6 +13,7 @@ mod bits;
 mod dtype;
 mod encoded;
 mod error;
+mod ggml;
 mod plan;
 mod stored;
 mod strategy;
@@ -25,6 +26,7 @@ pub use encoded::{
     SLAB_WEIGHTS, SlabParts, TrellisEncoding, slab_count, slab_range, slab_rows,
 };
 pub use error::{CoreError, StrategyError};
+pub use ggml::GgmlType;
 pub use plan::{Decision, LayerPlan, LowRankPlan, Plan, PlannedTensor, SmoothingPlan, StrategyId};
 pub use stored::StoredTensor;
 pub use strategy::{

@@ -41,6 +41,7 @@ impl StoredTensor {
             Encoding::Codebook(_) => "codebook+transform",
             Encoding::Entropy => "entropy+transform",
             Encoding::Trellis(_) => "trellis+transform",
+            Encoding::Ggml(kind) => kind.transformed_codec(),
         }
     }
 

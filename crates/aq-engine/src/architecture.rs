@@ -130,7 +130,7 @@ pub fn generic_reason(info: &TensorInfo) -> Option<String> {
 }
 
 /// `name` without the prefixes that wrappers and single-file checkpoints put before it.
-fn unwrapped(mut name: &str) -> &str {
+pub(crate) fn unwrapped(mut name: &str) -> &str {
     while let Some(rest) = CATALOGUE.prefixes.iter().find_map(|p| name.strip_prefix(p.as_str())) {
         name = rest;
     }

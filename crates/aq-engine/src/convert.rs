@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use aq_core::{DType, EncodedRows, EncodedSlab, Encoding, StoredTensor};
 use aq_io::{Access, CreateOptions, OutputFormat, SlabStream, Source};
 
+use crate::gguf;
 use crate::slab::copy_slab;
 use crate::weights::WeightReader;
 use crate::{EngineError, Result, verify};
@@ -46,6 +47,11 @@ pub fn convert(input: &Path, output: &Path, force: bool, cancel: &AtomicBool) ->
         return dequantize(input, output, DType::F32, force, cancel);
     }
     let source = aq_io::open(input, Access::Positioned)?;
+    if format == OutputFormat::Gguf {
+        let (source, _) = gguf::form(&*source, &[], |_| true)?;
+        let tensors = source.tensors().to_vec();
+        return write(&source, output, format, &tensors, &gguf::plain_header(&tensors), force, cancel);
+    }
     let metadata: Vec<(String, String)> = source
         .metadata()
         .iter()

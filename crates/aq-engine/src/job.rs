@@ -8,6 +8,8 @@ use aq_timeaware::ActivationOptions;
 use serde_json::{Value, json};
 
 use crate::activations;
+use crate::ggml::{self, Mixture};
+use crate::gguf;
 use crate::profile::Profile;
 use crate::registry::Registry;
 use crate::{EngineError, Result, Rule, Target, parse_size};
@@ -76,6 +78,8 @@ pub struct Job {
     pub target: Option<Target>,
     /// Strategy; `None` for the best there is at each width.
     pub method: Option<StrategyId>,
+    /// A mixture of types of ggml in place of one strategy.
+    pub mixture: Option<Mixture>,
     /// Per-row gain correction.
     pub gain: bool,
     /// Random rotation of the input axis.
@@ -137,7 +141,9 @@ impl Job {
         let rate = options.rate.map(Rate::new).transpose().map_err(config)?;
         let target = Target::new(options.target_bpw, options.target_size.as_deref())?;
         let by_rate = rate.is_some() || target.is_some();
-        let method = options.method.or_else(|| by_rate.then(|| "entropy".to_string()));
+        let mixture = options.method.as_deref().and_then(Mixture::from_name);
+        let method = options.method.filter(|_| mixture.is_none());
+        let method = method.or_else(|| by_rate.then(|| "entropy".to_string()));
         let method = method.map(|m| registry.resolve(&m)).transpose()?;
         let rules: Vec<Rule> = options.tensor_types.iter().map(|t| Rule::parse(t)).collect::<Result<_>>()?;
         for rule in &rules {
@@ -149,7 +155,9 @@ impl Job {
             Some(path) => {
                 let format = match &options.format {
                     Some(name) => OutputFormat::from_name(name).ok_or_else(|| {
-                        EngineError::Config(format!("unknown format {name:?}; use parquet, arrow or folder"))
+                        EngineError::Config(format!(
+                            "unknown format {name:?}; use parquet, arrow, gguf or folder"
+                        ))
                     })?,
                     None => OutputFormat::from_path(&path)?,
                 };
@@ -164,7 +172,11 @@ impl Job {
         if threads == 0 || threads > 1024 {
             return Err(EngineError::Config(format!("threads {threads} is not between 1 and 1024")));
         }
-        Ok(Self {
+        let (bits, group_size) = match &method {
+            Some(method) => ggml::numbers(method, options.bits)?.unwrap_or((bits, group_size)),
+            None => (bits, group_size),
+        };
+        let job = Self {
             input: options.input,
             output,
             components: options.components,
@@ -175,6 +187,7 @@ impl Job {
             rate,
             target,
             method,
+            mixture,
             gain: options.gain.unwrap_or(true),
             rotation: options.rotation.unwrap_or(false),
             low_rank: options.low_rank.as_deref().map_or(Ok(LowRankPlan::Off), low_rank)?,
@@ -192,7 +205,9 @@ impl Job {
             allow_requantize: options.allow_requantize,
             seed: options.seed.unwrap_or(0),
             unused,
-        })
+        };
+        gguf::check(&job)?;
+        Ok(job)
     }
 
     /// The settings that decide the output's bytes, for reports and file metadata.
@@ -203,7 +218,7 @@ impl Job {
             "group_size": self.group_size,
             "rate": self.rate,
             "target": self.target.map(Target::text),
-            "method": self.method,
+            "method": self.mixture.map_or_else(|| json!(self.method), |mixture| json!(mixture.name())),
             "gain": self.gain,
             "rotation": self.rotation,
             "low_rank": self.low_rank,

@@ -3,15 +3,16 @@
 use std::path::Path;
 
 use aq_core::{
-    BitWidth, Decision, Encoding, Estimate, LayerPlan, LayerStats, Plan, PlannedTensor, StoredTensor,
-    StrategyId, TensorInfo,
+    BitWidth, Decision, Encoding, Estimate, GgmlType, LayerPlan, LayerStats, Plan, PlannedTensor,
+    StoredTensor, StrategyId, TensorInfo,
 };
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::architecture::{self, Architecture};
+use crate::ggml::{self, Family};
 use crate::registry::Registry;
-use crate::{EngineError, Job, Result, RuleSpec};
+use crate::{EngineError, Fallback, Job, Result, RuleSpec};
 
 /// The decisions for a model, with the architecture that was recognised.
 #[derive(Debug, Clone)]
@@ -20,6 +21,17 @@ pub struct ModelPlan {
     pub plan: Plan,
     /// The architecture whose skip list was used.
     pub architecture: Option<&'static Architecture>,
+    /// Steps down that the shapes of tensors ask for.
+    pub fallbacks: Vec<Fallback>,
+    /// Kept tensors that GGUF stores as F16, as their rows are no whole blocks.
+    pub(crate) narrow: Vec<usize>,
+}
+
+impl ModelPlan {
+    /// Whether the tensor is kept as it is.
+    pub(crate) fn keeps(&self, index: usize) -> bool {
+        self.plan.tensors.get(index).is_some_and(|t| matches!(t.decision, Decision::Keep { .. }))
+    }
 }
 
 /// Decides for every tensor: the first matching rule, else the architecture's skip list, else the generic rule.
@@ -39,19 +51,96 @@ pub fn make_plan(path: &Path, tensors: &[StoredTensor], job: &Job, registry: &Re
     }
     let architecture = architecture::detect(tensors.iter().map(|t| &t.info));
     let params = tensors.iter().map(|t| t.info.elements()).sum();
-    let decide = |t: &StoredTensor| {
-        let decision = decide(&t.info, job, registry, architecture, params)?;
-        Ok(PlannedTensor { info: t.info.clone(), decision })
+    let family = job.is_gguf().then(|| ggml::detect(tensors.iter().map(|t| &t.info))).flatten();
+    let mut kinds = BlockTypes::new(tensors, job);
+    let decide = |(i, t): (usize, &StoredTensor)| {
+        let decision =
+            decide(&t.info, job, registry, Kept { architecture, family, params }, kinds.kinds.get(i))?;
+        Ok(PlannedTensor { info: t.info.clone(), decision: kinds.fit(i, &t.info, decision) })
     };
-    Ok(ModelPlan { plan: Plan { tensors: tensors.iter().map(decide).collect::<Result<_>>()? }, architecture })
+    let planned = tensors.iter().enumerate().map(decide).collect::<Result<_>>()?;
+    let BlockTypes { fallbacks, narrow, .. } = kinds;
+    Ok(ModelPlan { plan: Plan { tensors: planned }, architecture, fallbacks, narrow })
+}
+
+/// What is known of a model besides its tensors.
+#[derive(Clone, Copy)]
+struct Kept<'a> {
+    architecture: Option<&'a Architecture>,
+    family: Option<&'a Family>,
+    params: u64,
+}
+
+impl Kept<'_> {
+    fn reason(&self, info: &TensorInfo) -> Option<String> {
+        let listed = || self.architecture?.skip_reason(info, self.params).map(str::to_string);
+        architecture::generic_reason(info).or_else(listed).or_else(|| self.family?.keep_reason(info))
+    }
+}
+
+/// The types of ggml of a model's tensors, and what came of them.
+struct BlockTypes<'a> {
+    job: &'a Job,
+    /// One for each tensor, where the job asks for no strategy.
+    kinds: Vec<GgmlType>,
+    fallbacks: Vec<Fallback>,
+    narrow: Vec<usize>,
+}
+
+impl<'a> BlockTypes<'a> {
+    fn new(tensors: &[StoredTensor], job: &'a Job) -> Self {
+        let kinds = match job.mixture {
+            Some(mixture) => mixture.kinds(tensors.iter().map(|t| &t.info)),
+            None if job.is_gguf() && job.method.is_none() => vec![ggml::of_bits(job.bits); tensors.len()],
+            None => Vec::new(),
+        };
+        let own_groups = || Fallback {
+            tensor: None,
+            from: format!("groups of {} weights", job.group_size),
+            to: "those of the types of ggml".into(),
+            reason: "GGUF has no others".into(),
+        };
+        let fallbacks = (job.is_gguf() && job.in_groups).then(own_groups).into_iter().collect();
+        Self { job, kinds, fallbacks, narrow: Vec::new() }
+    }
+
+    /// The decision with a type that the rows of the tensor can have.
+    fn fit(&mut self, index: usize, info: &TensorInfo, decision: Decision) -> Decision {
+        let Decision::Quantize(mut layer) = decision else { return decision };
+        let Some(kind) = GgmlType::from_name(layer.method.as_str()) else { return Decision::Quantize(layer) };
+        let mut step = |to: &str, why: &str| {
+            let tensor = Some(info.name().to_string());
+            let reason = format!("rows of {} weights are no multiple of {why}", info.cols());
+            self.fallbacks.push(Fallback {
+                tensor,
+                from: kind.name().into(),
+                to: to.into(),
+                reason: reason.clone(),
+            });
+            reason
+        };
+        let Some(fitting) = ggml::fitting(kind, info.cols()) else {
+            let narrow = self.job.is_gguf() && info.dtype() == aq_core::DType::F32;
+            let reason = step(if narrow { "F16" } else { info.dtype().name() }, "32");
+            self.narrow.extend(narrow.then_some(index));
+            return Decision::Keep { reason };
+        };
+        if fitting != kind {
+            step(fitting.name(), "256");
+        }
+        (layer.bits, layer.group_size) = (fitting.bits(), fitting.group_size());
+        layer.method = StrategyId::new(fitting.method());
+        layer.gain = false;
+        Decision::Quantize(layer)
+    }
 }
 
 fn decide(
     info: &TensorInfo,
     job: &Job,
     registry: &Registry,
-    architecture: Option<&Architecture>,
-    params: u64,
+    kept: Kept<'_>,
+    kind: Option<&GgmlType>,
 ) -> Result<Decision> {
     let keep = |reason: &str| Ok(Decision::Keep { reason: reason.to_string() });
     let rule = job.rules.iter().find(|r| r.matches(info.name()));
@@ -68,24 +157,24 @@ fn decide(
             (method, bits, rate, size, rate.is_none() && in_groups(*group_size))
         }
         None => {
-            if let Some(reason) = architecture::generic_reason(info) {
+            if let Some(reason) = kept.reason(info) {
                 return Ok(Decision::Keep { reason });
-            }
-            if let Some(reason) = architecture.and_then(|a| a.skip_reason(info, params)) {
-                return keep(reason);
             }
             (None, job.bits, job.rate, job.group_size, job.in_groups)
         }
     };
-    let method = method
-        .or_else(|| job.method.clone())
-        .unwrap_or_else(|| registry.default_strategy(bits, job.calibration.is_some(), in_groups));
-    if !registry.get(&method).is_none_or(|s| s.takes(bits)) {
+    let of_rule = rule.is_some_and(|r| matches!(r.spec(), RuleSpec::Quantize { bits: Some(_), .. }));
+    let kind = kind.map(|&kind| if of_rule { ggml::of_bits(bits) } else { kind });
+    let method = method.or_else(|| job.method.clone()).or_else(|| kind.map(|k| StrategyId::new(k.method())));
+    let method =
+        method.unwrap_or_else(|| registry.default_strategy(bits, job.calibration.is_some(), in_groups));
+    let is_block_type = GgmlType::from_name(method.as_str()).is_some();
+    if !is_block_type && !registry.get(&method).is_none_or(|s| s.takes(bits)) {
         let name = info.name();
         return Err(EngineError::Config(format!("tensor {name:?}: {method} has no codes of {bits} bits")));
     }
     let supported = registry.get(&method).is_some_and(|s| s.supports(info));
-    if !supported {
+    if !supported && !is_block_type {
         return Ok(Decision::Keep { reason: format!("{method} does not support it") });
     }
     let rotation = job.rotation.then(|| xxh3_64_with_seed(info.name().as_bytes(), job.seed));

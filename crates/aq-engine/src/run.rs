@@ -1,5 +1,6 @@
 //! The main job, from a checked [`Job`] to a [`Report`]. Read this first.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -13,9 +14,11 @@ use crate::blocks::{TensorQuality, run_blocks};
 use crate::calibration::Calibration;
 use crate::fold::fold;
 use crate::folded::FoldedSource;
+use crate::gguf;
 use crate::input::{self, Input, OpenModel};
 use crate::memory;
 use crate::plan::{ModelPlan, make_plan};
+use crate::recast::Recast;
 use crate::registry::Registry;
 use crate::report::{Fallback, Report, TensorReport};
 use crate::slab::TensorTask;
@@ -65,6 +68,10 @@ pub(crate) fn run_model(
         true => fold(&*model.source, &mut plan, &mut calibration)?,
         false => (FoldedSource::unchanged(&*model.source), Vec::new()),
     };
+    let (source, notes) = match format {
+        OutputFormat::Gguf => gguf::form(&source, &plan.narrow, |i| plan.keeps(i))?,
+        _ => (Recast::new(&source, HashMap::new())?, Vec::new()),
+    };
     let files = Files { model: &model, source: &source, path, format };
     let mut aim = job.target.map(|target| Aim::new(target, &plan.plan));
     loop {
@@ -77,7 +84,7 @@ pub(crate) fn run_model(
             continue;
         }
         let missed = aim.and_then(|aim| aim.fallback(bytes));
-        let also = folded.into_iter().chain(missed).collect();
+        let also = plan.fallbacks.iter().cloned().chain(folded).chain(notes).chain(missed).collect();
         let report = report(job, &files, &plan, &written, also, started);
         written.pending.commit()?;
         progress.finish();
@@ -123,7 +130,7 @@ fn write(
         resume: job.resume,
         keep_partial: files.format == OutputFormat::Folder,
         fingerprint: metadata::fingerprint(job, source, plan),
-        header_metadata: Vec::new(),
+        header_metadata: if job.is_gguf() { gguf::header(job, plan) } else { Vec::new() },
     };
     let mut sink = aq_io::create(files.path, files.format, &options)?;
     let stored: Vec<StoredTensor> = tasks.iter().map(|t| t.stored.clone()).collect();

@@ -71,6 +71,7 @@ fn check_slab(source: &dyn Source, index: usize, slab: u64, buffer: &mut Vec<u8>
 /// Checks a result before it is moved into place: what was meant to be written is there and undamaged.
 pub(crate) fn verify_path(path: &Path, expected: &[StoredTensor], cancel: &AtomicBool) -> Result<()> {
     let source = aq_io::open(path, Access::Positioned)?;
+    let expected: Vec<_> = expected.iter().map(|t| aq_io::read_back(source.format(), t)).collect();
     if source.tensors() != expected {
         let reason = "the tensors read back differ from those written".to_string();
         return Err(EngineError::Verify { path: path.into(), reason });

@@ -55,6 +55,11 @@ pub fn arrow_file(bytes: &[u8]) {
     read_all(bytes, ".arrow");
 }
 
+/// A whole GGUF file: opened, and every slab of its quantized tensors read.
+pub fn gguf_file(bytes: &[u8]) {
+    read_all(bytes, ".gguf");
+}
+
 fn read_all(bytes: &[u8], ending: &str) {
     let file = tempfile::Builder::new().suffix(ending).tempfile().and_then(|file| {
         std::fs::write(file.path(), bytes)?;

@@ -10,6 +10,7 @@ mod file_bytes;
 mod folder;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gguf;
 mod index;
 mod joined;
 mod json;
@@ -25,6 +26,7 @@ mod source;
 pub use columnar::{BucketStatistics, LayerStatistics, StatisticsFile, StoredBucket, StoredLayer};
 pub use error::{IoError, Result};
 pub use folder::verify_folder;
+pub use gguf::read_back;
 pub use open::{is_parquet, open};
 pub use output::{CreateOptions, OutputFormat, StagedFolder, StatisticsSink, create};
 pub use pipeline::{Component, Pipeline};

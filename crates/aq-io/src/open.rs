@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use crate::file_bytes::FileBytes;
-use crate::{Access, IoError, Result, Source, columnar, folder, index, pipeline, safetensors};
+use crate::{Access, IoError, Result, Source, columnar, folder, gguf, index, pipeline, safetensors};
 
-/// Opens a model: a safetensors file, a folder of them, or a file or folder that we wrote. Its header is checked here.
+/// Opens a model: a safetensors or GGUF file, a folder of safetensors, or a file or folder that we wrote. Its header is checked here.
 ///
 /// # Errors
 /// One sentence that names the file, the tensor where it is about one, and the fact. A diffusers pipeline is refused with
@@ -19,6 +19,7 @@ pub fn open(path: &Path, access: Access) -> Result<Box<dyn Source>> {
         Kind::Safetensors => safetensors::open(path, access),
         Kind::Parquet => columnar::open_parquet(path, access),
         Kind::Arrow => columnar::open_arrow(path, access),
+        Kind::Gguf => gguf::open(path, access),
     }
 }
 
@@ -53,6 +54,7 @@ enum Kind {
     Safetensors,
     Parquet,
     Arrow,
+    Gguf,
 }
 
 impl Kind {
@@ -63,12 +65,7 @@ impl Kind {
             "safetensors" => return Ok(Kind::Safetensors),
             "parquet" => return Ok(Kind::Parquet),
             "arrow" | "feather" | "ipc" => return Ok(Kind::Arrow),
-            "gguf" => {
-                return Err(IoError::unsupported(
-                    path,
-                    "GGUF files cannot be read; convert from the original safetensors",
-                ));
-            }
+            "gguf" => return Ok(Kind::Gguf),
             "bin" | "pt" | "pth" | "ckpt" | "pkl" => {
                 let fact =
                     "pickled checkpoints can run code and are not read; save the model as .safetensors first";
@@ -83,11 +80,11 @@ impl Kind {
         match &start {
             [b'P', b'A', b'R', b'1', ..] => Ok(Kind::Parquet),
             [b'A', b'R', b'R', b'O', b'W', b'1', ..] => Ok(Kind::Arrow),
-            [b'G', b'G', b'U', b'F', ..] => Err(IoError::unsupported(path, "GGUF files cannot be read")),
+            [b'G', b'G', b'U', b'F', ..] => Ok(Kind::Gguf),
             [.., b'{'] => Ok(Kind::Safetensors),
             _ => Err(IoError::unsupported(
                 path,
-                "not a file that can be read: safetensors, Parquet or Arrow IPC of ours",
+                "not a file that can be read: safetensors, GGUF, Parquet or Arrow IPC of ours",
             )),
         }
     }

@@ -15,6 +15,7 @@ pub use statistics_sink::StatisticsSink;
 
 use crate::columnar::{ArrowSink, ParquetSink};
 use crate::folder::FolderSink;
+use crate::gguf::GgufSink;
 use crate::safetensors::SafetensorsSink;
 use crate::{IoError, Result, Sink};
 
@@ -29,12 +30,19 @@ pub enum OutputFormat {
     Safetensors,
     /// A folder of native Parquet parts with a manifest; the form that can be resumed.
     Folder,
+    /// GGUF: blocks of ggml and plain tensors in one file.
+    Gguf,
 }
 
 impl OutputFormat {
     /// Every format, in the order in which they are listed to users.
-    pub const ALL: [OutputFormat; 4] =
-        [OutputFormat::Parquet, OutputFormat::Arrow, OutputFormat::Safetensors, OutputFormat::Folder];
+    pub const ALL: [OutputFormat; 5] = [
+        OutputFormat::Parquet,
+        OutputFormat::Arrow,
+        OutputFormat::Safetensors,
+        OutputFormat::Folder,
+        OutputFormat::Gguf,
+    ];
 
     /// Its name as users type it.
     pub fn name(self) -> &'static str {
@@ -43,6 +51,7 @@ impl OutputFormat {
             OutputFormat::Arrow => "arrow",
             OutputFormat::Safetensors => "safetensors",
             OutputFormat::Folder => "folder",
+            OutputFormat::Gguf => "gguf",
         }
     }
 
@@ -64,7 +73,7 @@ impl OutputFormat {
         Self::from_name(&ending).filter(|&f| f != Self::Folder).ok_or_else(|| {
             IoError::unsupported(
                 path,
-                format!("cannot write the ending .{ending}; use .parquet, .arrow, .safetensors, or a final / for a folder"),
+                format!("cannot write the ending .{ending}; use .parquet, .arrow, .gguf, .safetensors, or a final / for a folder"),
             )
         })
     }
@@ -81,7 +90,7 @@ pub struct CreateOptions {
     pub fingerprint: String,
     /// Keep finished parts of a folder when the run ends early, so that `resume` finds them.
     pub keep_partial: bool,
-    /// Metadata for formats that store it at the front of the file (safetensors); [`Sink::finish`] serves the others.
+    /// Metadata for formats that store it at the front of the file (safetensors, GGUF); [`Sink::finish`] serves the others.
     pub header_metadata: Vec<(String, String)>,
 }
 
@@ -96,6 +105,9 @@ pub fn create(path: &Path, format: OutputFormat, options: &CreateOptions) -> Res
         OutputFormat::Arrow => file_sink::create(path, options, |w| ArrowSink::new(w, path)),
         OutputFormat::Safetensors => {
             file_sink::create(path, options, |w| SafetensorsSink::new(w, path, &options.header_metadata))
+        }
+        OutputFormat::Gguf => {
+            file_sink::create(path, options, |w| GgufSink::new(w, path, &options.header_metadata))
         }
         OutputFormat::Folder => Ok(Box::new(FolderSink::create(path, options)?)),
     }

@@ -21,6 +21,8 @@ pub enum Format {
     Arrow,
     /// A folder of native Parquet parts with a manifest.
     Folder,
+    /// GGUF.
+    Gguf,
 }
 
 impl Format {
@@ -32,6 +34,7 @@ impl Format {
             Format::Parquet => "parquet",
             Format::Arrow => "arrow",
             Format::Folder => "folder",
+            Format::Gguf => "gguf",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The fixed order of every sum: element `i` goes to lane `i % 16`, and the lanes are folded in halves.
 
 /// Lanes of every sum, whatever the width of the machine's vectors.
-pub(crate) const LANES: usize = 16;
+pub const LANES: usize = 16;
 
 /// Adds up lanes in a fixed tree: the upper half onto the lower half, until one is left.
 #[inline(always)]

@@ -12,6 +12,7 @@
 //! - [`rans`]: entropy coding of symbols, and weights from decoded symbols;
 //! - [`hadamard`]: the block Hadamard transform;
 //! - [`search`]: the scale and offset of a group by least squares;
+//! - [`groups`]: scales of 16 small groups at once, for the block types of ggml;
 //! - [`gram`] and [`cholesky`]: Hessians of layer inputs and the factor of their inverse;
 //! - [`feedback`]: rounding a row with error feedback;
 //! - [`pack`]: codes of 2 to 8 bits to dense bytes and back;
@@ -46,6 +47,7 @@ pub mod encode;
 pub mod feedback;
 pub mod float16;
 pub mod gram;
+pub mod groups;
 pub mod hadamard;
 mod isa;
 mod lanes;

@@ -10,6 +10,7 @@
 //! | `codebook` | [`Codebook`] | a table trained on the layer, the scale of least squared error | the table, once a slab |
 //! | `hqq` | [`Hqq`] | a grid as wide as its range, shifted for the least `abs(error)^0.7` | f16 offset |
 //! | `nf4` | [`Nf4`] | the table of NormalFloat up to its largest magnitude | the table, once a slab |
+//! | `q4_k`, `q8_0` ... | [`GgmlBlocks`] | those of a block type of ggml, of least squared error | as ggml has it |
 //!
 //! [`Transformed`] rotates a layer around any of them.
 //!
@@ -41,6 +42,7 @@ mod entropy;
 mod exponent;
 mod factored;
 mod gain;
+mod ggml;
 mod gptq;
 mod grid;
 mod grouped;
@@ -59,6 +61,7 @@ use aq_core::QuantStrategy;
 
 pub use codebook::{Codebook, Nf4};
 pub use entropy::Entropy;
+pub use ggml::GgmlBlocks;
 pub use gptq::Gptq;
 pub use hessian::hessian_block;
 pub use hqq::Hqq;
@@ -70,7 +73,7 @@ pub use trellis::TrellisCoded;
 
 /// Every strategy of this crate, in the order in which they are offered.
 pub fn strategies() -> Vec<Box<dyn QuantStrategy>> {
-    vec![
+    let mut all: Vec<Box<dyn QuantStrategy>> = vec![
         Box::new(MinMax),
         Box::new(LeastSquares),
         Box::new(Gptq),
@@ -80,5 +83,7 @@ pub fn strategies() -> Vec<Box<dyn QuantStrategy>> {
         Box::new(Codebook),
         Box::new(Nf4),
         Box::new(Hqq),
-    ]
+    ];
+    all.extend(GgmlBlocks::all().map(|strategy| Box::new(strategy) as Box<dyn QuantStrategy>));
+    all
 }

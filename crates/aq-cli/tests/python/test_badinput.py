@@ -1,4 +1,5 @@
 """Truncated, lying, hostile and merely odd files: the corpus of ../badinput, in the native layout."""
+import json
 import re
 import subprocess
 import sys
@@ -9,8 +10,8 @@ import pytest
 from conftest import DIGITS, aq, command, environment, posix_only
 
 HERE = Path(__file__).resolve().parent.parent / "badinput"
-# GGUF input and configuration files have parts that are still to come.
-COUNTS = {"safetensors": 52, "index": 9, "parquet": 36}
+# Configuration files have parts that are still to come.
+COUNTS = {"safetensors": 52, "index": 9, "parquet": 36, "gguf": 26}
 
 pytestmark = posix_only
 
@@ -41,6 +42,18 @@ def test_every_case(kind, corpus):
 @pytest.mark.parametrize("kind", COUNTS)
 def test_every_case_streaming_to_a_folder(kind, corpus):
     assert judge(corpus, kind, "out", "--streaming --memory-limit 64MiB") == COUNTS[kind]
+
+
+def test_every_gguf_case_by_other_commands(corpus, tmp_path):
+    dequantize = f"'{command()}' dequantize {{input}} -o {{output}}"
+    argv = [sys.executable, HERE / "check.py", corpus, "--only", "gguf/", "--out-name", "out.safetensors", "--cmd"]
+    done = subprocess.run([*argv, dequantize], capture_output=True, text=True, env=environment())
+    assert f"{COUNTS['gguf']} passed, 0 failed" in done.stdout, done.stdout
+    for case in json.loads((corpus / "manifest.json").read_text())["cases"]:
+        if case["format"] == "gguf":
+            argv = [command(), "inspect", corpus / case["input"]]
+            done = subprocess.run(argv, capture_output=True, text=True, env=environment())
+            assert (done.returncode == 0) == (case["expect"] == "ok") and "panicked" not in done.stderr, case["id"]
 
 
 def test_damage_to_a_quantized_file(tmp_path):

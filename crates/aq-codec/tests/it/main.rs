@@ -7,5 +7,6 @@ mod element;
 mod entropy;
 mod entropy_case;
 mod entropy_damage;
+mod ggml;
 mod side;
 mod trellis;

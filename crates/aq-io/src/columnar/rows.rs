@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use aq_core::{
-    AffineEncoding, BitWidth, CodebookEncoding, DType, Encoding, GroupSize, MAX_ROW_WEIGHTS, OffsetKind,
-    StoredTensor, TensorInfo, TrellisEncoding, slab_range,
+    AffineEncoding, BitWidth, CodebookEncoding, DType, Encoding, GgmlType, GroupSize, MAX_ROW_WEIGHTS,
+    OffsetKind, StoredTensor, TensorInfo, TrellisEncoding, slab_range,
 };
 
 use super::side::{fit, limits};
@@ -86,6 +86,9 @@ fn encoding(codec: &str, bits: i64, group_size: i64, dtype: DType) -> Option<Enc
     }
     let bits = BitWidth::new(u8::try_from(bits).ok()?).ok()?;
     let group_size = GroupSize::new(u32::try_from(group_size).ok()?).ok()?;
+    if let Some(kind) = GgmlType::from_codec(codec) {
+        return ((bits, group_size) == (kind.bits(), kind.group_size())).then_some(Encoding::Ggml(kind));
+    }
     match codec {
         "affine" => Some(Encoding::Affine(AffineEncoding { bits, group_size, offset: OffsetKind::F16 })),
         "codebook" if bits.get() <= 4 => Some(Encoding::Codebook(CodebookEncoding { bits, group_size })),

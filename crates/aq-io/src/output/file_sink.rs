@@ -11,6 +11,7 @@ use super::CreateOptions;
 use super::atomic_file::AtomicFile;
 use super::early_sync::EarlySync;
 use crate::columnar::{ArrowSink, ParquetSink};
+use crate::gguf::GgufSink;
 use crate::safetensors::SafetensorsSink;
 use crate::{IoError, PendingOutput, Result, Sink, SlabStream};
 
@@ -100,7 +101,7 @@ macro_rules! file_writer {
         }
     )*};
 }
-file_writer!(ParquetSink, ArrowSink, SafetensorsSink);
+file_writer!(ParquetSink, ArrowSink, SafetensorsSink, GgufSink);
 
 /// A format and the file it goes to.
 struct FileSink<F> {

@@ -36,9 +36,10 @@ fn formats_follow_the_ending() {
     let of = |path: &str| OutputFormat::from_path(Path::new(path)).ok();
     assert_eq!(of("a/b.parquet"), Some(OutputFormat::Parquet));
     assert_eq!(of("b.ARROW"), Some(OutputFormat::Arrow));
+    assert_eq!(of("b.gguf"), Some(OutputFormat::Gguf));
     assert_eq!(of("b.safetensors"), Some(OutputFormat::Safetensors));
     assert_eq!(
-        [of("b"), of("b.1/"), of("."), of("b.folder"), of("b.gguf")],
+        [of("b"), of("b.1/"), of("."), of("b.folder"), of("b.onnx")],
         [Some(OutputFormat::Folder), Some(OutputFormat::Folder), Some(OutputFormat::Folder), None, None,]
     );
     assert!(OutputFormat::ALL.iter().all(|f| OutputFormat::from_name(f.name()) == Some(*f)));

@@ -5,6 +5,7 @@ mod codebook;
 mod entropy;
 mod extremes;
 mod gain;
+mod ggml;
 mod gptq;
 mod rotation;
 mod rows;
