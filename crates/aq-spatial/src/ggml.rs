@@ -150,7 +150,7 @@ impl GgmlRows<'_> {
             codes(&room.groups, grid(self.kind), &stored.scale(), &stored.offset(), &mut room.codes);
             let lanes = self.kind.block_weights() / N;
             for block in 0..weights.len() / self.kind.block_weights() {
-                stored.fill(block * lanes, lanes, &room.codes, &mut room.block);
+                stored.fill(block * lanes, lanes, &room.codes, first_code(self.kind), &mut room.block);
                 push_block(self.kind, &room.block, out);
             }
         }
@@ -168,6 +168,12 @@ fn grid(kind: GgmlType) -> Grid {
         GgmlType::Q8_0 => Grid::Integers { low: -127.0, high: 127.0 },
         _ => Grid::Integers { low: -bias, high: f32::from(kind.bits().max_code()) - bias },
     }
+}
+
+/// The code of the lowest value of the grid.
+fn first_code(kind: GgmlType) -> u8 {
+    let lowest = if aq_codec::ggml::is_nonlinear(kind) { 0.0 } else { grid(kind).ends().0 };
+    aq_codec::ggml::bias(kind) - (-lowest) as u8
 }
 
 /// What is stored for 16 groups: `scale = d * scales`, `offset = -(dmin * mins)`. `d` and `dmin` are halves, the others whole numbers.
@@ -195,6 +201,7 @@ impl Stored {
         first: usize,
         lanes: usize,
         codes: &[[u8; LANES]; N],
+        first_code: u8,
         block: &mut GgmlBlock,
     ) {
         (block.d, block.dmin) = (f16::from_f32(self.d[first]), f16::from_f32(self.dmin[first]));
@@ -202,7 +209,7 @@ impl Stored {
             block.scales[l] = self.scales[first + l] as i8;
             block.mins[l] = self.mins[first + l] as u8;
             for (code, codes) in block.codes[l * N..][..N].iter_mut().zip(codes) {
-                *code = codes[first + l];
+                *code = codes[first + l] + first_code;
             }
         }
     }

@@ -59,5 +59,5 @@ def test_a_model_gives_the_outputs_of_its_dequantized_weights(method, flux, tmp_
     assert len(quantized) > 10
     reference = FluxTransformer2DModel.from_config(model.config).eval()
     reference.load_state_dict(load_file(plain))
-    assert error(run(loaded), run(reference)) < 1e-5
+    assert error(run(loaded), run(reference)) < 1e-4
     assert error(run(reference), run(model)) < 1
