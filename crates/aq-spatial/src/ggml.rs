@@ -78,18 +78,18 @@ impl QuantStrategy for GgmlBlocks {
 /// Relative squared error for Gaussian weights.
 fn gaussian_error(kind: GgmlType) -> f64 {
     match kind {
-        GgmlType::Q2_K => 0.071,
-        GgmlType::Q3_K => 0.0205,
-        GgmlType::Q4_0 => 0.0066,
-        GgmlType::Q4_1 => 0.0051,
-        GgmlType::Q4_K => 0.0049,
-        GgmlType::IQ4_NL => 0.0056,
-        GgmlType::IQ4_XS => 0.0057,
-        GgmlType::Q5_0 => 0.0017,
-        GgmlType::Q5_1 => 0.0013,
-        GgmlType::Q5_K => 0.00124,
-        GgmlType::Q6_K => 0.0003,
-        GgmlType::Q8_0 => 0.000028,
+        GgmlType::Q2_K => 0.0671,
+        GgmlType::Q3_K => 0.0206,
+        GgmlType::Q4_0 => 0.00655,
+        GgmlType::Q4_1 => 0.00472,
+        GgmlType::Q4_K => 0.00486,
+        GgmlType::IQ4_NL => 0.00544,
+        GgmlType::IQ4_XS => 0.0055,
+        GgmlType::Q5_0 => 0.00162,
+        GgmlType::Q5_1 => 0.00111,
+        GgmlType::Q5_K => 0.00121,
+        GgmlType::Q6_K => 0.000295,
+        GgmlType::Q8_0 => 0.0000267,
     }
 }
 

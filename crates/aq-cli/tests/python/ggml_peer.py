@@ -10,7 +10,7 @@ def _floats(array):
     return array.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
 
 
-def quantize(name, w, importance=None):
+def quantize(name, w, importance=None, decode=True):
     """The rows of the matrix `w` as ggml quantizes and dequantizes them; `importance` of each column, or none."""
     import ggml
     kind = getattr(ggml, "GGML_TYPE_" + name)
@@ -19,11 +19,18 @@ def quantize(name, w, importance=None):
     start, out = ctypes.cast(data, ctypes.c_void_p), np.empty_like(w)
     given = None if importance is None else _floats(np.ascontiguousarray(importance, np.float32))
     ggml.ggml_quantize_chunk(kind, _floats(w), start, 0, *w.shape, given)
-    ggml.ggml_get_type_traits(kind).contents.to_float(start, _floats(out), w.size)
+    if decode:
+        ggml.ggml_get_type_traits(kind).contents.to_float(start, _floats(out), w.size)
     return out
+
+
+def relative_mse(decoded, w):
+    def squares(x):
+        return float(np.square(x, dtype=np.float64).sum())
+    return squares(decoded - w) / squares(w)
 
 
 def least_error(name, w):
     """Relative MSE of ggml's quantizer for a type: without importances, or with ones for all, whichever is less."""
-    errors = [quantize(name, w, importance) - w for importance in (None, np.ones(w.shape[1], np.float32))]
-    return min(float(np.square(e, dtype=np.float64).sum()) for e in errors) / float(np.square(w, dtype=np.float64).sum())
+    ways = (None, np.ones(w.shape[1], np.float32))
+    return min(relative_mse(quantize(name, w, importance), w) for importance in ways)

@@ -1,49 +1,67 @@
-"""Relative MSE of every block type of ggml, by `aq` and by ggml's own code, on weights of three distributions.
+"""Every block type of ggml, by `aq` and by ggml's own code, on weights of three distributions. Needs ggml-python and a built aq.
 
-    python score_ggml.py [ROWS]        needs ggml-python and a built aq; prints the table of docs/methods.md
+    python score_ggml.py            relative MSE: a table of docs/methods.md
+    python score_ggml.py speed      millions of weights a second on one thread: the other
 """
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 
 from conftest import aq_json
-from ggml_peer import TYPES, least_error, quantize
+from ggml_peer import TYPES, quantize, relative_mse
 from small_models import save_safetensors
 
-COLS = 4096
+ROWS, COLS = 256, 4096
+SIZES = dict(zip(TYPES, (4.5, 5, 5.5, 6, 8.5, 2.625, 3.4375, 4.5, 5.5, 6.5625, 4.5, 4.25)))
 
 
-def sources(rows):
+def sources():
     random = np.random.default_rng(11)
-    yield "normal", random.standard_normal((rows, COLS))
-    yield "Laplace", random.laplace(size=(rows, COLS))
-    yield "Student-t (5)", random.standard_t(5, size=(rows, COLS))
+    yield "normal", random.standard_normal((ROWS, COLS))
+    yield "Laplace", random.laplace(size=(ROWS, COLS))
+    yield "Student-t (5)", random.standard_t(5, size=(ROWS, COLS))
 
 
-def main(rows):
-    columns = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, w in sources(rows):
-            w, model = (w * 0.02).astype(np.float32), Path(folder) / "model.safetensors"
-            save_safetensors(model, {"w": w})
-            for kind in TYPES:
-                report = aq_json("quantize", model, "-o", Path(folder) / "out.gguf", "--method", kind.lower(), "--force")
-                plain = quantize(kind, w) - w
-                plain = float(np.square(plain, dtype=np.float64).sum() / np.square(w, dtype=np.float64).sum())
-                columns[name, kind] = report["tensors"][0]["relative_mse"], plain, least_error(kind, w)
-    names = [name for name, _ in sources(1)]
-    print("| type | bits per weight | " + " | ".join(f"{n}: aq / ggml / ggml, better of two | ratio" for n in names) + " |")
-    print("|---|---|" + "---|---|" * len(names))
-    sizes = dict(zip(TYPES, (4.5, 5, 5.5, 6, 8.5, 2.625, 3.4375, 4.5, 5.5, 6.5625, 4.5, 4.25)))
+def errors(folder):
+    cells = {kind: [] for kind in TYPES}
+    for _, w in sources():
+        w, model = (w * 0.02).astype(np.float32), folder / "model.safetensors"
+        save_safetensors(model, {"w": w})
+        for kind in TYPES:
+            report = aq_json("quantize", model, "-o", folder / "out.gguf", "--method", kind.lower(), "--force")
+            plain, ones = (relative_mse(quantize(kind, w, h), w) for h in (None, np.ones(COLS, np.float32)))
+            cells[kind] += [f"{report['tensors'][0]['relative_mse']:.3g}", f"{plain:.3g} / {ones:.3g}"]
+    names = [f"{name}: aq | ggml" for name, _ in sources()]
+    print("| type | bits per weight | " + " | ".join(names) + " |")
+    print("|---|---" + "|---" * 2 * len(names) + "|")
     for kind in TYPES:
-        cells = []
-        for name in names:
-            ours, plain, least = columns[name, kind]
-            cells.append(f"{ours:.3g} / {plain:.3g} / {least:.3g} | {ours / least:.3f}")
-        print(f"| {kind} | {sizes[kind]} | " + " | ".join(cells) + " |")
+        print(f"| {kind} | {SIZES[kind]} | " + " | ".join(cells[kind]) + " |")
+
+
+def seconds(run):
+    """The least of three runs."""
+    def once():
+        start = time.perf_counter()
+        told = run()
+        return told if isinstance(told, float) else time.perf_counter() - start
+    return min(once() for _ in range(3))
+
+
+def speed(folder):
+    w = (np.random.default_rng(12).standard_normal((2048, COLS)) * 0.02).astype(np.float32)
+    save_safetensors(folder / "model.safetensors", {"w": w})
+    print("| type | aq | ggml |\n|---|---|---|")
+    for kind in TYPES:
+        def ours():
+            return aq_json("quantize", folder / "model.safetensors", "-o", folder / "out.gguf", "--method", kind.lower(),
+                           "--force", "--threads", 1)["elapsed_s"]
+        theirs = seconds(lambda: quantize(kind, w[:512], decode=False)) * 4
+        print(f"| {kind} | {w.size / seconds(ours) / 1e6:.0f} | {w.size / theirs / 1e6:.0f} |", flush=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 256)
+    with tempfile.TemporaryDirectory() as temporary:
+        (speed if sys.argv[1:] == ["speed"] else errors)(Path(temporary))

@@ -1,5 +1,6 @@
 """GGUF in and out, against the package `gguf` and ggml's own code."""
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -255,3 +256,44 @@ def test_the_bytes_depend_on_nothing_else(method, student, tmp_path):
         aq("quantize", student, "-o", out, "--method", method, "--force", "--quiet", *more, env=env)
         digests.add(digest(out))
     assert len(digests) == 1
+
+
+STABLE_DIFFUSION_CPP = """
+import sys, cyllama.sd as sd
+done = sd.convert_model(sys.argv[1], sys.argv[2], sd.SDType.F32, vae_path=sys.argv[3], tensor_type_rules="^none$=f32",
+                        convert_name=False)
+sys.exit(not done)
+"""
+
+
+def flux(width):
+    """Names and shapes of a FLUX of one block of each kind, as its authors publish it."""
+    def linear(name, rows, cols):
+        return {f"{name}.weight": (rows, cols), f"{name}.bias": (rows,)}
+    shapes = {**linear("img_in", width, 64), **linear("txt_in", width, 512), **linear("final_layer.linear", 64, width)}
+    for name, cols in {"time_in": 256, "vector_in": 64, "guidance_in": 256}.items():
+        shapes |= linear(f"{name}.in_layer", width, cols) | linear(f"{name}.out_layer", width, width)
+    for kind in ("img", "txt"):
+        block = f"double_blocks.0.{kind}_"
+        shapes |= linear(block + "mod.lin", 6 * width, width) | linear(block + "attn.qkv", 3 * width, width)
+        shapes |= linear(block + "attn.proj", width, width) | linear(block + "mlp.0", 4 * width, width)
+        shapes |= linear(block + "mlp.2", width, 4 * width) | {block + "attn.norm.query_norm.scale": (64,)}
+    shapes |= linear("single_blocks.0.linear1", 7 * width, width) | linear("single_blocks.0.linear2", width, 5 * width)
+    return shapes | linear("single_blocks.0.modulation.lin", 3 * width, width)
+
+
+@pytest.mark.parametrize("method", ["q4_k_m", "q2_k", "q8_0", "iq4_xs"])
+def test_stable_diffusion_cpp_loads_what_we_write(method, tmp_path):
+    """With the package cyllama, which carries stable-diffusion.cpp; it is too large to be required."""
+    pytest.importorskip("cyllama")
+    model, vae = model_with(tmp_path / "m.safetensors", flux(256)), model_with(tmp_path / "vae.safetensors", {"v": (4, 4)})
+    out, theirs, back = (tmp_path / name for name in ("out.gguf", "theirs.gguf", "back.safetensors"))
+    aq("quantize", model, "-o", out, "--method", method, "--quiet")
+    aq("dequantize", out, "-o", back)
+    argv = [sys.executable, "-c", STABLE_DIFFUSION_CPP, out, theirs, vae]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    expected = load_safetensors(back)
+    found = {t.name: np.asarray(t.data) for t in gguf.GGUFReader(theirs).tensors}
+    for name, values in expected.items():
+        assert np.array_equal(bits(found[name]).ravel(), bits(values).ravel()), name

@@ -1,6 +1,7 @@
 //! Tests of the crate from outside, one module a subject.
 
 mod damage;
+mod gguf;
 mod index;
 mod output;
 mod pipeline;
