@@ -31,6 +31,7 @@ pub(crate) fn check(job: &Job) -> Result<()> {
         ("--smoothing without --fold-smoothing on", !job.smoothing.is_off() && !job.fold_smoothing),
         ("--act-bits", job.activations.is_some()),
         ("--rate", job.rate.is_some()),
+        ("--target-bpw or --target-size", job.target.is_some()),
     ];
     if let Some((option, _)) = options.into_iter().find(|(_, given)| *given) {
         return Err(EngineError::Usage(format!("GGUF has no place for {option}; write .parquet instead")));
@@ -82,6 +83,24 @@ pub(crate) fn form<'a>(
         }
     }
     Ok((Recast::new(source, casts)?, long_names(tensors)))
+}
+
+/// Takes the smoothing of layers whose factors were not folded away out of the plan, with a row of the report for each.
+pub(crate) fn drop_smoothing(plan: &mut ModelPlan) -> Vec<Fallback> {
+    let mut dropped = Vec::new();
+    for planned in &mut plan.plan.tensors {
+        if let Decision::Quantize(layer) = &mut planned.decision
+            && !std::mem::take(&mut layer.smoothing).is_off()
+        {
+            dropped.push(Fallback {
+                tensor: Some(planned.info.name().into()),
+                from: "smoothing".into(),
+                to: "off".into(),
+                reason: "what makes its inputs cannot take the factors, and GGUF stores none".into(),
+            });
+        }
+    }
+    dropped
 }
 
 /// The type in which a plain tensor is stored: F32 for vectors, what is small, and what the family wants so; else what it has.

@@ -68,6 +68,7 @@ pub(crate) fn run_model(
         true => fold(&*model.source, &mut plan, &mut calibration)?,
         false => (FoldedSource::unchanged(&*model.source), Vec::new()),
     };
+    let dropped = if job.is_gguf() { gguf::drop_smoothing(&mut plan) } else { Vec::new() };
     let (source, notes) = match format {
         OutputFormat::Gguf => gguf::form(&source, &plan.narrow, |i| plan.keeps(i))?,
         _ => (Recast::new(&source, HashMap::new())?, Vec::new()),
@@ -84,7 +85,8 @@ pub(crate) fn run_model(
             continue;
         }
         let missed = aim.and_then(|aim| aim.fallback(bytes));
-        let also = plan.fallbacks.iter().cloned().chain(folded).chain(notes).chain(missed).collect();
+        let also =
+            plan.fallbacks.iter().cloned().chain(folded).chain(dropped).chain(notes).chain(missed).collect();
         let report = report(job, &files, &plan, &written, also, started);
         written.pending.commit()?;
         progress.finish();

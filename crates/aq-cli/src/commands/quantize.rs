@@ -86,10 +86,7 @@ fn summary(report: &Report, verbose: bool) {
         report.simd,
         format_size(report.peak_rss_bytes)
     ));
-    for fallback in &report.fallbacks {
-        let what = fallback.tensor.as_deref().unwrap_or("job");
-        output::line(&format!("{what}: {} -> {}: {}", fallback.from, fallback.to, fallback.reason));
-    }
+    fallbacks(report, verbose);
     let mut quantized: Vec<&TensorReport> = report.quantized().collect();
     if !verbose {
         quantized.sort_by(|a, b| b.comparison.relative_mse().total_cmp(&a.comparison.relative_mse()));
@@ -110,6 +107,26 @@ fn summary(report: &Report, verbose: bool) {
     output::table(&["tensor", "shape", "bits", "cosine", "rel. MSE", "slope"], &rows);
     if verbose {
         kept_tensors(report);
+    }
+}
+
+/// A line for each step down; of tensors with the same one the first is named and the others are counted, unless `verbose`.
+fn fallbacks(report: &Report, verbose: bool) {
+    let mut seen = Vec::new();
+    for f in &report.fallbacks {
+        let step = (f.tensor.is_some(), &f.from, &f.to, &f.reason);
+        if !verbose && seen.contains(&step) {
+            continue;
+        }
+        let alike = report
+            .fallbacks
+            .iter()
+            .filter(|o| step == (o.tensor.is_some(), &o.from, &o.to, &o.reason))
+            .count();
+        let more = if verbose || alike == 1 { String::new() } else { format!(" and {} more", alike - 1) };
+        let what = f.tensor.as_deref().unwrap_or("job");
+        output::line(&format!("{what}{more}: {} -> {}: {}", f.from, f.to, f.reason));
+        seen.push(step);
     }
 }
 

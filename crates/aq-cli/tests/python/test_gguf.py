@@ -205,10 +205,18 @@ def test_rules_name_types_and_widths(tmp_path):
 
 @pytest.mark.parametrize("options, word", [
     (["--method", "ls"], "ggml"), (["--rotation", "on"], "--rotation"), (["--tensor-type", "a=gptq:4:64"], "ggml"),
-    (["--act-bits", "8"], "--act-bits"), (["--low-rank", "auto"], "--low-rank")])
+    (["--act-bits", "8"], "--act-bits"), (["--low-rank", "auto"], "--low-rank"), (["--target-bpw", "4"], "--target-bpw"),
+    (["--smoothing", "auto"], "--smoothing")])
 def test_what_has_no_place_is_a_usage_error(options, word, tmp_path):
     error = failure("quantize", DIGITS, "-o", tmp_path / "out.gguf", *options, status=2)
     assert word in error and not list(tmp_path.iterdir())
+
+
+def test_smoothing_is_folded_or_left_out(tmp_path):
+    report = aq_json("quantize", DIGITS, "-o", tmp_path / "out.gguf", "--calibration", DIGITS / "calib.safetensors",
+                     "--smoothing", "smoothquant", "--fold-smoothing", "on")
+    dropped = [f["tensor"] for f in report["fallbacks"] if f["from"] == "smoothing"]
+    assert dropped and "blocks.0.attn.qkv.weight" not in dropped
 
 
 def test_a_long_name_is_refused_and_a_longer_than_usual_one_noted(tmp_path):
