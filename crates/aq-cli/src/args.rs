@@ -136,10 +136,13 @@ pub(crate) struct ChoiceArgs {
     /// Input channels that share a range in mode token; 0 for the whole token [default: 0]
     #[arg(long, value_name = "G", env = "AQ_ACT_GROUP_SIZE")]
     pub(crate) act_group_size: Option<u32>,
-    /// The most groups of timesteps in mode groups [default: 10]
+    /// Take the centers of input channels off before rounding, where that lowers the error [default: on]
+    #[arg(long, value_name = "on|off", env = "AQ_ACT_SHIFT")]
+    pub(crate) act_shift: Option<Switch>,
+    /// The most groups of timesteps, each with ranges (mode groups) and channel shifts of its own [default: 10]
     #[arg(long, value_name = "N", env = "AQ_TIME_GROUPS")]
     pub(crate) time_groups: Option<u32>,
-    /// One range for all timesteps where mode groups is asked for
+    /// One range and shift for all timesteps
     #[arg(long)]
     pub(crate) no_time_aware: bool,
     /// No smoothing, whatever the configuration says
@@ -316,6 +319,7 @@ impl ChoiceArgs {
             act_bits: self.act_bits,
             act_mode: self.act_mode.clone(),
             act_group_size: self.act_group_size,
+            act_shift: self.act_shift.map(|s| s == Switch::On),
             time_groups: self.time_groups,
             time_aware: self.no_time_aware.then_some(false),
             smoothing: if self.no_spatial { Some("off".into()) } else { self.smoothing.clone() },

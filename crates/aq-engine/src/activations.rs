@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use aq_core::{Decision, GroupSize, Plan};
 use aq_spatial::Transformed;
-use aq_timeaware::{ActivationOptions, Activations, Choice, Mode, choose};
+use aq_timeaware::{ActivationOptions, Activations, Choice, Errors, Mode, choose};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -45,9 +45,10 @@ pub(crate) fn options(options: &JobOptions) -> Result<Option<ActivationOptions>>
     }
     let size = options.act_group_size.unwrap_or(0);
     let group_size = GroupSize::new(size).map_err(|e| EngineError::Config(format!("act-group-size: {e}")))?;
-    let (group_size, groups) = (group_size.get(), groups as usize);
+    let groups = if options.time_aware == Some(false) { 1 } else { groups as usize };
+    let (group_size, shift) = (group_size.get(), options.act_shift != Some(false));
     let uniform = options.act_mode.as_deref().is_some_and(|mode| mode.eq_ignore_ascii_case("uniform"));
-    Ok(Some(ActivationOptions { bits, mode, group_size, groups, uniform }))
+    Ok(Some(ActivationOptions { bits, mode, group_size, groups, uniform, shift }))
 }
 
 /// Keys of `options` that ask for something about inputs where inputs are not to be quantized.
@@ -55,6 +56,7 @@ pub(crate) fn unused(options: &JobOptions) -> Vec<String> {
     let asked = [
         ("act_mode", options.act_mode.is_some()),
         ("act_group_size", options.act_group_size.is_some()),
+        ("act_shift", options.act_shift.is_some()),
         ("num_time_groups", options.time_groups.is_some()),
         ("enable_time_aware", options.time_aware == Some(true)),
     ];
@@ -64,9 +66,9 @@ pub(crate) fn unused(options: &JobOptions) -> Vec<String> {
 
 /// The settings, for reports and file metadata.
 pub(crate) fn settings(options: &ActivationOptions) -> Value {
-    let ActivationOptions { bits, mode, group_size, groups, uniform } = options;
+    let ActivationOptions { bits, mode, group_size, groups, uniform, shift } = options;
     let mode = if *uniform { json!("uniform") } else { json!(mode) };
-    json!({"bits": bits, "mode": mode, "group_size": group_size, "time_groups": groups})
+    json!({"bits": bits, "mode": mode, "group_size": group_size, "time_groups": groups, "shift": shift})
 }
 
 /// Chooses ranges for every layer that is quantized; nothing for the other tensors. `threads` layers at a time.
@@ -134,13 +136,16 @@ pub(crate) fn stored(plan: &Plan, choices: &[Option<Choice>], time: &str) -> Opt
 
 /// A choice as a row of the report.
 pub(crate) fn json(choice: &Choice) -> Value {
-    let error = choice
-        .errors
-        .map(|e| json!({"static": e.fixed, "uniform": e.uniform, "groups": e.groups, "token": e.token}));
+    let error = choice.errors.map(errors_json);
     json!({
-        "bits": choice.plan.bits, "mode": choice.plan.mode, "groups": choice.plan.groups(),
+        "bits": choice.plan.bits, "mode": choice.plan.mode, "groups": choice.plan.groups(), "shifts": choice.plan.shift.len(),
         "error": error, "reason": choice.reason,
     })
+}
+
+/// What each way to quantize inputs costs.
+pub(crate) fn errors_json(e: Errors) -> Value {
+    json!({"static": e.fixed, "uniform": e.uniform, "groups": e.groups, "token": e.token, "unshifted": e.unshifted})
 }
 
 /// How the inputs of layers of a file of ours are quantized; `None` when it does not say.

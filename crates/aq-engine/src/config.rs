@@ -9,7 +9,7 @@ use crate::{EngineError, JobOptions, Result};
 
 /// Keys that are read, in the order in which they are listed to users. The second group holds older names of the first and the
 /// switches of parts that need calibration.
-const KEYS: [&str; 33] = [
+const KEYS: [&str; 34] = [
     "profile",
     "bits",
     "group_size",
@@ -23,6 +23,7 @@ const KEYS: [&str; 33] = [
     "act_bits",
     "act_mode",
     "act_group_size",
+    "act_shift",
     "time_groups",
     "time_aware",
     "smoothing",
@@ -134,6 +135,7 @@ fn set(options: &mut JobOptions, key: &str, value: &Value) -> Result<(), String>
         "act_bits" => options.act_bits = Some(small(value)?),
         "act_mode" => options.act_mode = Some(string(value)?),
         "act_group_size" => options.act_group_size = Some(small(value)?),
+        "act_shift" => options.act_shift = Some(switch(value)?),
         "num_time_groups" | "time_groups" if whole(value)? == 0 => options.time_aware = Some(false),
         "num_time_groups" | "time_groups" => options.time_groups = Some(small(value)?),
         "enable_time_aware" | "time_aware" => options.time_aware = Some(switch(value)?),
@@ -242,6 +244,7 @@ impl JobOptions {
             act_bits: self.act_bits.or(lower.act_bits),
             act_mode: self.act_mode.or(lower.act_mode),
             act_group_size: self.act_group_size.or(lower.act_group_size),
+            act_shift: self.act_shift.or(lower.act_shift),
             time_groups: self.time_groups.or(lower.time_groups),
             time_aware: self.time_aware.or(lower.time_aware),
             smoothing: self.smoothing.or(lower.smoothing),

@@ -40,6 +40,7 @@ pub struct JobOptions {
     pub act_bits: Option<u8>,
     pub act_mode: Option<String>,
     pub act_group_size: Option<u32>,
+    pub act_shift: Option<bool>,
     pub time_groups: Option<u32>,
     pub time_aware: Option<bool>,
     pub smoothing: Option<String>,

@@ -181,6 +181,7 @@ impl Report {
             uniform: mean(|e| e.uniform),
             groups: mean(|e| e.groups),
             token: mean(|e| e.token),
+            unshifted: mean(|e| e.unshifted),
         })
     }
 
@@ -219,8 +220,7 @@ impl Report {
             "weight": {"cosine_mean": any.then_some(mean), "cosine_min": any.then_some(min),
                        "cosine_global": any.then(|| global.cosine()),
                        "relative_mse_global": any.then(|| finite(global.relative_mse()))},
-            "activation_error": self.activation_errors().map(|e| json!({
-                "static": e.fixed, "uniform": e.uniform, "groups": e.groups, "token": e.token})),
+            "activation_error": self.activation_errors().map(activations::errors_json),
             "output_error": self.output_error().map(|(mean, max)| json!({"mean": mean, "max": max})),
             "fallbacks": self.fallbacks.iter().map(|f| json!({
                 "tensor": f.tensor, "from": f.from, "to": f.to, "reason": f.reason})).collect::<Vec<_>>(),

@@ -9,6 +9,7 @@ mod job;
 mod mapped;
 mod product;
 mod source;
+mod statistics;
 
 /// `arrow_quant._native`.
 #[pyo3::pymodule]
@@ -23,4 +24,6 @@ mod _native {
     use crate::product::{decode_rows, matmul_f32, matmul_i8};
     #[pymodule_export]
     use crate::source::{Source, cosine_similarity, simd_level};
+    #[pymodule_export]
+    use crate::statistics::{StatisticsWriter, hessian_block};
 }

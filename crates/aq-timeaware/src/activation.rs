@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::quantizer::Range;
+use crate::shift::Shift;
 
 /// Where the range of an input comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,14 +53,17 @@ pub struct ActivationPlan {
     /// Factor on the ranges of tokens in each group; empty for 1, and in the other modes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub clip: Vec<f32>,
+    /// What is taken off channels before they are rounded: one for all groups, or one for each; empty for nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shift: Vec<Shift>,
 }
 
 impl ActivationPlan {
     /// Ranges of each token, times `clip`.
     pub fn token(bits: u8, group_size: u32, clip: f32) -> Self {
         let clip = if clip == 1.0 { Vec::new() } else { vec![clip] };
-        let (boundaries, low, high) = Default::default();
-        Self { bits, mode: Mode::Token, group_size, boundaries, low, high, clip }
+        let (boundaries, low, high, shift) = Default::default();
+        Self { bits, mode: Mode::Token, group_size, boundaries, low, high, clip, shift }
     }
 
     /// A stored range for each group of times; `ranges` has one more than there are boundaries.
@@ -67,7 +71,19 @@ impl ActivationPlan {
         let mode = if boundaries.is_empty() { Mode::Static } else { Mode::Groups };
         let ends = |end: fn(&Range) -> f32| ranges.iter().map(end).collect();
         let (low, high) = (ends(|r| r.low), ends(|r| r.high));
-        Self { bits, mode, group_size: 0, boundaries, low, high, clip: Vec::new() }
+        Self { bits, mode, group_size: 0, boundaries, low, high, clip: Vec::new(), shift: Vec::new() }
+    }
+
+    /// The same with channels shifted: all alike for one shift, by group where there is one more than there are `boundaries`. Ranges
+    /// are those of shifted inputs.
+    pub(crate) fn shifted(mut self, boundaries: Vec<f64>, shift: Vec<Shift>) -> Self {
+        if shift.len() > 1 {
+            if let [clip] = self.clip[..] {
+                self.clip = vec![clip; shift.len()];
+            }
+            self.boundaries = boundaries;
+        }
+        Self { shift, ..self }
     }
 
     /// The group that holds time `t`.
@@ -92,9 +108,14 @@ impl ActivationPlan {
         Some(Range { low: *self.low.get(group)?, high: *self.high.get(group)? })
     }
 
+    /// What is taken off the channels in group `group`; `None` for nothing.
+    pub fn shift(&self, group: usize) -> Option<&Shift> {
+        self.shift.get(group).or(self.shift.first())
+    }
+
     /// What is wrong with it, if anything is.
     fn fault(&self) -> Option<String> {
-        let Self { bits, mode, group_size, boundaries, low, high, clip } = self;
+        let Self { bits, mode, group_size, boundaries, low, high, clip, .. } = self;
         let stored = if *mode == Mode::Token { 0 } else { self.groups() };
         let range = |i: usize| low[i] <= 0.0 && high[i] >= 0.0 && (high[i] - low[i]).is_finite();
         let rising = boundaries.iter().all(|b| b.is_finite()) && boundaries.is_sorted_by(|a, b| a < b);
@@ -115,6 +136,20 @@ impl ActivationPlan {
             Some(format!("{} clip factors do not fit its mode and groups", clip.len()))
         } else if !clip.iter().all(|&c| c > 0.0 && c.is_finite()) {
             Some("a clip factor is not above 0".into())
+        } else {
+            self.shift_fault()
+        }
+    }
+
+    fn shift_fault(&self) -> Option<String> {
+        let Self { shift, .. } = self;
+        let channels = shift.first().map_or(0, |first| first.codes.len());
+        if shift.len() > 1 && shift.len() != self.groups() {
+            Some(format!("{} shifts do not fit {} groups", shift.len(), self.groups()))
+        } else if !shift.iter().all(|s| s.scale >= 0.0 && (s.scale * 127.0).is_finite()) {
+            Some("the scale of a shift is below 0 or too large".into())
+        } else if shift.iter().any(|s| s.codes.len() != channels) {
+            Some("its shifts have different numbers of channels".into())
         } else {
             None
         }
@@ -216,6 +251,12 @@ mod tests {
                 ),
             ),
             ("d", ActivationPlan::ranges(8, vec![], &[range(-1.5, 2.5)])),
+            ("e", ActivationPlan::token(8, 0, 0.9).shifted(vec![5.0], vec![Shift::nearest(&[1.0, -3.0]); 2])),
+            (
+                "f",
+                ActivationPlan::ranges(8, vec![], &[range(0.0, 2.5)])
+                    .shifted(vec![], vec![Shift::nearest(&[1.0])]),
+            ),
         ];
         let layers = plans.into_iter().map(|(name, plan)| (name.to_string(), plan)).collect();
         let all = Activations { time: "mask_ratio".into(), layers };
@@ -235,6 +276,16 @@ mod tests {
             (r#"{"bits":8,"mode":"static","low":[0],"high":[1],"clip":[1]}"#, "clip factors"),
             (r#"{"bits":8,"mode":"token","clip":[0]}"#, "not above 0"),
             (r#"{"bits":8,"mode":"token","clip":[1,1]}"#, "2 clip factors"),
+            (r#"{"bits":8,"mode":"token","shift":[{"scale":-1,"codes":"AAA="}]}"#, "scale of a shift"),
+            (r#"{"bits":8,"mode":"token","shift":[{"scale":1,"codes":"AA"}]}"#, "padding"),
+            (
+                r#"{"bits":8,"mode":"token","shift":[{"scale":1,"codes":""},{"scale":1,"codes":""}]}"#,
+                "2 shifts",
+            ),
+            (
+                r#"{"bits":8,"mode":"token","boundaries":[1],"shift":[{"scale":1,"codes":""},{"scale":1,"codes":"AA=="}]}"#,
+                "numbers of channels",
+            ),
             (r#"{"bits":1,"mode":"token"}"#, "1 bits"),
             (r#"{"bits":8,"mode":"often"}"#, "often"),
             (r#"{"mode":"token"}"#, "bits"),

@@ -20,7 +20,7 @@
 //!     rows: [-1.0, 0.3, 0.5, 0.9].map(|x| x * f32::from(1_u8 << i)).to_vec(),
 //! };
 //! let rows = TimedRows { cols: 2, steps: (0..4).map(step).collect() };
-//! let options = ActivationOptions { bits: 8, mode: Mode::Groups, group_size: 0, groups: 4, uniform: false };
+//! let options = ActivationOptions { bits: 8, mode: Mode::Groups, group_size: 0, groups: 4, uniform: false, shift: true };
 //! let choice = choose(&rows, &[1.0, 1.0], &options);
 //! assert_eq!(choice.plan.boundaries, [0.5, 1.5, 2.5]);
 //! assert!(choice.errors.expect("measured").groups < 0.5 * choice.errors.expect("measured").fixed);
@@ -28,12 +28,16 @@
 #![forbid(unsafe_code)]
 
 mod activation;
+mod centers;
 mod choose;
+mod fit;
 mod grouping;
 mod histogram;
 mod quantizer;
 mod range;
 mod rows;
+mod shift;
+mod shifting;
 
 pub use activation::{ActivationError, ActivationPlan, Activations, Mode};
 pub use choose::{ActivationOptions, Choice, Errors, choose};
@@ -41,3 +45,4 @@ pub use grouping::{Boundaries, optimal_groups, uniform_groups};
 pub use quantizer::{Quantizer, Range};
 pub use range::RangeTable;
 pub use rows::{MAX_STEPS, Step, TimedRows, steps_of};
+pub use shift::Shift;

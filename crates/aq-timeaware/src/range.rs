@@ -70,6 +70,28 @@ impl RangeTable {
     }
 }
 
+/// The range of each group that errs least, of those that its rows have and parts of it.
+pub(crate) fn group_ranges(rows: &TimedRows, weights: &[f32], bits: u8, groups: &Boundaries) -> Vec<Range> {
+    let own: Vec<Range> = rows.steps.iter().map(|s| Range::of(&s.rows)).collect();
+    let whole = own.iter().copied().fold(Range::ZERO, Range::union);
+    let histograms = Histograms::new(rows, weights, whole);
+    let mut errors = Vec::new();
+    let mut best_of = |run: std::ops::Range<usize>| {
+        let range = own[run.clone()].iter().copied().fold(Range::ZERO, Range::union);
+        let mut best = (range, f64::INFINITY);
+        for tried in RATIOS.into_iter().map(|ratio| range.clipped(ratio)) {
+            errors.clear();
+            histograms.errors(Quantizer::new(tried, bits), &mut errors);
+            let error: f64 = errors[run.clone()].iter().sum();
+            if error < best.1 {
+                best = (tried, error);
+            }
+        }
+        best.0
+    };
+    groups.ranges().map(&mut best_of).collect()
+}
+
 /// The ranges of runs of steps, all different, at most [`MAX_RANGES`]: those of all steps together and of single steps come first,
 /// and what room is left is given to other runs evenly by width.
 fn candidates(own: &[Range]) -> Vec<Range> {

@@ -59,8 +59,9 @@ fn summary(activations: &Activations) -> String {
         .map(|mode| (mode, plans().filter(|p| p.mode == mode).count()));
     let modes: Vec<String> =
         modes.iter().filter(|(_, n)| *n > 0).map(|(mode, n)| format!("{n} {}", mode.name())).collect();
+    let shifted = plans().filter(|p| !p.shift.is_empty()).count();
     format!(
-        "inputs of {} layers quantized to {} bits: {} (time is {})",
+        "inputs of {} layers quantized to {} bits: {}; channels of {shifted} shifted (time is {})",
         activations.layers.len(),
         bits.join(", "),
         modes.join(", "),

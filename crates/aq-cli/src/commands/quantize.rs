@@ -74,8 +74,8 @@ fn summary(report: &Report, verbose: bool) {
     if let Some(e) = report.activation_errors() {
         output::line(&format!(
             "input error, mean over layers: one static range {:.3e}, equal time groups {:.3e}, best time groups {:.3e}, \
-             ranges of each token {:.3e}",
-            e.fixed, e.uniform, e.groups, e.token
+             ranges of each token {:.3e}; as asked for, but without channel shifts {:.3e}",
+            e.fixed, e.uniform, e.groups, e.token, e.unshifted
         ));
     }
     output::line(&format!(

@@ -1,13 +1,17 @@
 """Scores models whose inputs of layers are quantized too: one static range, uniform and optimal groups of timesteps, and a range a token.
 
-  python score_activations.py [FOLDER] [--widths 8:8 4:8 4:4] [--groups 5 10 20] [--seeds 3] [--smoothing off auto]
+  python score_activations.py [FOLDER] [--widths 8:8 4:8 4:4] [--groups 5 10 20] [--seeds 3] [--smoothing off auto] [--shift on off] [--modes MODE ...]
 
 FOLDER is that of the example model, or one of a model zoo (see scoring.py). Weights are quantized by the default method with calibration. For each width W:A of weights and
 inputs a table: error of the weights, mean output error of the layers on held-out inputs that are quantized too, and the scores over seeds, mean and spread.
-The first row is the model itself, whose spread is what sampling alone does.
+The first row is the model itself, whose spread is what sampling alone does. Of audio, DNSMOS (overall) is shown too where the packages speechmos,
+onnxruntime and librosa are installed.
 """
 import argparse
+import base64
 import functools
+import importlib.util
+import itertools
 import json
 import os
 import tempfile
@@ -22,6 +26,13 @@ from small_models import load_metadata, load_safetensors
 
 # What one unit of the time that models are called with is, in that of the calibration file.
 UNIT = {"image": 1000, "text": 1, "audio": 60}
+
+
+# What is shown of each kind of model.
+SHOWN = dict(SCORES)
+HAS_DNSMOS = all(importlib.util.find_spec(name) for name in ("speechmos", "onnxruntime", "librosa"))
+if HAS_DNSMOS:
+    SHOWN["audio"] = [*SCORES["audio"], ("DNSMOS", "ovrl", ".2f")]
 
 
 def quantized(x, bits, low, high):
@@ -50,6 +61,10 @@ class Activations:
     @staticmethod
     def values(plan, x, t):
         group = int(np.searchsorted(plan.get("boundaries", []), t, side="right"))
+        if "shift" in plan:
+            shift = plan["shift"][group if len(plan["shift"]) > 1 else 0]
+            center = np.frombuffer(base64.b64decode(shift["codes"]), np.int8).astype(np.float32) * np.float32(shift["scale"])
+            return Activations.values({k: v for k, v in plan.items() if k != "shift"}, x - center, t) + center
         if plan["mode"] != "token":
             return quantized(x, plan["bits"], np.float32(plan["low"][group]), np.float32(plan["high"][group]))
         clip = np.float32(plan.get("clip", [1.0] * (group + 1))[group])
@@ -105,13 +120,16 @@ def scores(model, weights, activations, seeds):
         other.actq = activations
     for seed in range(seeds):
         settings = {**SETTINGS[model.kind], "seed": seed}
+        if model.kind == "audio":
+            settings["mos"] = HAS_DNSMOS
         found = model.evaluation.evaluate(other, model.reference, model.folder, **settings)
-        rows.append([found[key] for _, key, _ in SCORES[model.kind]])
+        found.update(found.get("dnsmos", {}))
+        rows.append([found[key] for _, key, _ in SHOWN[model.kind]])
     rows = np.array(rows, float)
     with np.errstate(invalid="ignore"):
         spread = (rows.max(0) - rows.min(0)) / 2
     return [f"{m:{form}} +- {s:{form}}" if np.isfinite(s) else "exact"
-            for m, s, (_, _, form) in zip(rows.mean(0), spread, SCORES[model.kind])]
+            for m, s, (_, _, form) in zip(rows.mean(0), spread, SHOWN[model.kind])]
 
 
 def remembered(grid):
@@ -131,7 +149,27 @@ def remembered(grid):
     return lambda model, *rest: last(Call(model, rest))
 
 
-def modes(groups):
+def of_each(dnsmos):
+    """`dnsmos`, called once for each audio."""
+    known = {}
+
+    def scores(x):
+        key = hash(np.concatenate(x).tobytes())
+        if key not in known:
+            known[key] = dnsmos(x)
+        return known[key]
+
+    return scores
+
+
+def modes(groups, only):
+    """Names and options of the ways to choose ranges, those in `only` where it is not empty."""
+    for name, options in every_mode(groups):
+        if not only or name in only:
+            yield name, options
+
+
+def every_mode(groups):
     yield "static", ["--act-mode", "static"]
     for n in groups:
         yield f"{n} uniform groups", ["--act-mode", "uniform", "--time-groups", n]
@@ -146,21 +184,26 @@ def main():
     parser.add_argument("--groups", nargs="+", type=int, default=[5, 10, 20])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--smoothing", nargs="+", default=["off"])
+    parser.add_argument("--shift", nargs="+", default=["on"], choices=["on", "off"])
+    parser.add_argument("--modes", nargs="+", default=[], help="some of the rows, such as token or '10 optimal groups'")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         model = Model(arguments.folder, work)
         if hasattr(model.evaluation, "eps_grid"):
             # It does not depend on the seed.
             model.evaluation.eps_grid = remembered(model.evaluation.eps_grid)
-        heads = ["weights:inputs", "ranges", "smoothing", "relative MSE", "output error", *(h for h, _, _ in SCORES[model.kind])]
+        if HAS_DNSMOS and model.kind == "audio":
+            model.evaluation.dnsmos = of_each(model.evaluation.dnsmos)
+        heads = ["weights:inputs", "ranges", "smoothing", "shift", "relative MSE", "output error", *(h for h, _, _ in SHOWN[model.kind])]
         print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
-        print("| float | | | | | " + " | ".join(scores(model, None, None, arguments.seeds)) + " |", flush=True)
+        print("| float | | | | | | " + " | ".join(scores(model, None, None, arguments.seeds)) + " |", flush=True)
         for width in arguments.widths:
             bits, act_bits = width.split(":")
-            for smooth in arguments.smoothing:
-                for name, mode in modes(arguments.groups):
-                    row = case(model, ["--bits", bits, "--act-bits", act_bits, "--smoothing", smooth, *mode], arguments.seeds)
-                    print(f"| {width} | {name} | {smooth} | " + " | ".join(row) + " |", flush=True)
+            for smooth, shift in itertools.product(arguments.smoothing, arguments.shift):
+                for name, mode in modes(arguments.groups, arguments.modes):
+                    options = ["--bits", bits, "--act-bits", act_bits, "--smoothing", smooth, "--act-shift", shift, *mode]
+                    row = case(model, options, arguments.seeds)
+                    print(f"| {width} | {name} | {smooth} | {shift} | " + " | ".join(row) + " |", flush=True)
 
 
 def case(model, options, seeds):

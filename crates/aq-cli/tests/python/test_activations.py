@@ -1,4 +1,5 @@
 """`aq.activations` against a numpy quantizer written from docs/format.md: what is stored, and the errors that the report claims."""
+import base64
 import json
 
 import numpy as np
@@ -25,14 +26,22 @@ def quantize_values(x, low, high, bits):
 def apply_plan(plan, x, times):
     """`x` is [T, N, in] f32: what its values become."""
     group = np.searchsorted(plan.get("boundaries", []), times, side="right")
+    if "shift" in plan:
+        shift = np.array([shifted(s) for s in plan["shift"]])[group if len(plan["shift"]) > 1 else group * 0][:, None]
+        return apply_plan({key: value for key, value in plan.items() if key != "shift"}, x - shift, times) + shift
     if plan["mode"] != "token":
         ends = [np.array(plan[end], np.float32)[group][:, None, None] for end in ("low", "high")]
         return quantize_values(x, *ends, plan["bits"])
-    clip = np.array(plan.get("clip", [1.0]), np.float32)[group][:, None, None]
+    clip = np.array(plan.get("clip", [1.0] * (len(plan.get("boundaries", [])) + 1)), np.float32)[group][:, None, None]
     size = plan["group_size"] or x.shape[-1]
     parts = [x[..., i:i + size] for i in range(0, x.shape[-1], size)]
     ends = lambda part: (np.minimum(part.min(-1, keepdims=True), 0) * clip, np.maximum(part.max(-1, keepdims=True), 0) * clip)
     return np.concatenate([quantize_values(part, *ends(part), plan["bits"]) for part in parts], -1)
+
+
+def shifted(shift):
+    """What is taken off each channel."""
+    return np.frombuffer(base64.b64decode(shift["codes"]), np.int8).astype(np.float32) * np.float32(shift["scale"])
 
 
 def relative_error(x, q, weight):
@@ -47,15 +56,17 @@ def stored(path):
 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("mode", ["static", "groups", "token"])
-def test_reported_errors_are_those_of_the_stored_plan(tmp_path, mode, bits):
+@pytest.mark.parametrize("shift", [True, False], ids=["shifted", "not shifted"])
+def test_reported_errors_are_those_of_the_stored_plan(tmp_path, mode, bits, shift):
     out = tmp_path / "out.parquet"
     options = ["--method", "minmax", "--act-bits", bits, "--act-mode", mode, "--time-groups", 5]
+    options += [] if shift else ["--act-shift", "off"]
     report = aq_json("quantize", MODEL, "-o", out, "--calibration", SAMPLES, *options)
-    settings = {"bits": bits, "mode": mode, "group_size": 0, "time_groups": 5}
+    settings = {"bits": bits, "mode": mode, "group_size": 0, "time_groups": 5, "shift": shift}
     assert report["settings"]["activations"] == settings
     whole, weights, samples = stored(out), load_safetensors(MODEL), load_safetensors(SAMPLES)
     assert (whole["schema"], whole["time"]) == ("aq.activations/1", "t")
-    measured, times = 0, samples["timesteps"].astype(np.float64)
+    measured, is_shifted, times = 0, 0, samples["timesteps"].astype(np.float64)
     for tensor in report["tensors"]:
         told = tensor.get("activations")
         assert (told is not None) == (tensor["kept_reason"] is None)
@@ -70,8 +81,12 @@ def test_reported_errors_are_those_of_the_stored_plan(tmp_path, mode, bits):
         assert told["error"]["groups"] <= told["error"]["uniform"] * (1 + 1e-9)
         assert told["error"]["groups"] <= told["error"]["static"] * (1 + 1e-9)
         assert told["reason"]
+        assert told["shifts"] == len(plan.get("shift", [])) in ([0, 1, told["groups"]] if shift else [0])
+        assert told["error"][plan["mode"]] <= told["error"]["unshifted"] * (1 if shift else 1 + 1e-12)
+        is_shifted += bool(told["shifts"])
         measured += 1
     assert measured >= 16
+    assert (is_shifted > measured / 2) == shift
     mean = report["activation_error"]
     print(f"{bits} bits, mean over layers: " + ", ".join(f"{k} {v:.3e}" for k, v in mean.items()))
     assert mean["token"] < mean["groups"] < mean["static"], "as the notes on this model say"

@@ -1,4 +1,4 @@
-"""What quantizing did to a model: errors of layers, of trajectories, and of final samples.
+"""What quantizing did to a model: errors of layers, of trajectories, and of final samples; and what each layer alone would do.
 
 Everything here is numpy; models are functions of your own, in whatever framework. Scores that need a package say so.
 """
@@ -15,6 +15,7 @@ import numpy as np
 from ._arrays import Array, as_f32
 from ._errors import ConfigError, InputError
 from ._model import Model, Tensor, open as open_model
+from ._sensitivity import sensitivity as sensitivity
 
 #: Of this many calibration rows one is held out, as `quantize` does, when there are at least `MIN_ROWS` of them.
 HOLD_OUT, MIN_ROWS, MOST_HELD_OUT = 8, 64, 128
@@ -214,17 +215,28 @@ def nelbo(
 
 
 def dnsmos(audio: Any, rate: int) -> dict[str, float]:
-    """The DNSMOS scores of mono speech, by the package speechmos, which takes 16 kHz."""
-    module = _package("speechmos.dnsmos", "speechmos")
+    """The DNSMOS scores of mono speech `[samples]` at 16 kHz, by the package speechmos: `sig_mos`, `bak_mos`, `ovrl_mos` (of the speech, the
+    background and both, from 1 to 5) and `p808_mos`.
+
+    Values beyond -1 and 1 are clipped, as a file of 16-bit samples would. What is shorter than 9 seconds is repeated. Beside errors
+    only: models that are clearly damaged may score as well as the one they were made from.
+    """
+    module = _package("speechmos.dnsmos", "speechmos", "onnxruntime librosa requests")
+    samples = as_f32(audio)
     if rate != 16_000:
         raise ConfigError(f"DNSMOS takes audio of 16000 Hz, not {rate}")
-    return {name: float(value) for name, value in module.run(as_f32(audio), rate).items() if name != "filename"}
+    if samples.ndim != 1 or samples.size == 0 or not np.isfinite(samples).all():
+        raise ConfigError(f"DNSMOS takes finite samples of one channel, not an array of shape {list(samples.shape)}")
+    scores = module.run(np.clip(samples, -1, 1).astype(np.float64), rate)
+    return {name: float(scores[name]) for name in ("sig_mos", "bak_mos", "ovrl_mos", "p808_mos")}
 
 
-def _package(module: str, name: str) -> Any:
+def _package(module: str, name: str, more: str = "") -> Any:
+    """A module of a package that is not always there; `more` are packages that it uses and does not bring."""
     import importlib
 
     try:
         return importlib.import_module(module)
-    except ImportError:
-        raise ConfigError(f"this score needs the package {name}: pip install {name}") from None
+    except ImportError as error:
+        missing = "" if error.name in (None, module, module.partition(".")[0]) else f" ({error.name} is missing)"
+        raise ConfigError(f"this score needs the package {name}{missing}: pip install {f'{name} {more}'.strip()}") from None

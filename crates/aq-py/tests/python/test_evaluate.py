@@ -102,3 +102,16 @@ def test_scores_name_the_package_they_need(monkeypatch):
         evaluate.fid("a", "b")
     with pytest.raises(aq.ConfigError, match="pip install speechmos"):
         evaluate.dnsmos(np.zeros(10), 16_000)
+
+
+def test_dnsmos_of_speech_and_of_noise():
+    pytest.importorskip("speechmos.dnsmos", reason="DNSMOS needs the packages speechmos, onnxruntime and librosa")
+    seconds = np.arange(10 * 16_000) / 16_000
+    noise = np.random.default_rng(0).normal(size=seconds.shape)
+    scores = evaluate.dnsmos(noise, 16_000)
+    assert set(scores) == {"sig_mos", "bak_mos", "ovrl_mos", "p808_mos"}
+    assert 0.5 < scores["ovrl_mos"] < 2, "nobody takes noise for speech"
+    assert evaluate.dnsmos(np.clip(noise, -1, 1), 16_000) == scores
+    for audio, rate, fact in ((noise, 8_000, "8000"), (noise[None], 16_000, "one channel"), ([], 16_000, "one channel")):
+        with pytest.raises(aq.ConfigError, match=fact):
+            evaluate.dnsmos(np.asarray(audio), rate)

@@ -1,4 +1,5 @@
 """Quantized inputs against the formula of their stored form, in plain numpy."""
+import base64
 import json
 
 import numpy as np
@@ -65,6 +66,43 @@ def test_integer_products_equal_those_of_what_codes_stand_for(bits, weight_bits,
     assert error(packed.quantized_product(x, activations), want) < 1e-5
 
 
+def stored_shift(values):
+    """A shift as a file has it, and its values."""
+    scale = np.float32(np.abs(values).max() / 127)
+    codes = np.rint(values / scale).astype(np.int8)
+    return {"scale": float(scale), "codes": base64.b64encode(codes.tobytes()).decode()}, codes.astype(np.float32) * scale
+
+
+@pytest.mark.parametrize("tokens", [1, 16])
+@pytest.mark.parametrize("low_rank", ["off", 4])
+@pytest.mark.parametrize("group_size", [0, 64])
+def test_shifted_channels(tokens, low_rank, group_size):
+    centers = [np.random.standard_normal(256) * 3, np.random.standard_normal(256)]
+    shifts, values = zip(*map(stored_shift, centers), strict=True)
+    plan = {"bits": 8, "mode": "token", "group_size": group_size, "boundaries": [5.0], "shift": list(shifts)}
+    text = json.dumps({"schema": "aq.activations/1", "time": "t", "layers": {"fc": plan}})
+    activations = aqt.read_activations({"aq.activations": text})["fc"]
+    plain = aqt.Activations(8, "token", group_size)
+    stored = aq.quantize_array(np.random.standard_normal((130, 256)), bits=8, group_size=128, low_rank=low_rank)
+    packed, weight = PackedWeight(stored), torch.from_numpy(stored.dequantize())
+    for t, center in ((0.0, values[0]), (9.0, values[1]), (0.0, values[0])):
+        center = torch.from_numpy(center)
+        x = 0.1 * torch.randn(tokens, 256) + center
+        with aqt.timestep(t):
+            seen, got = activations.fake(x), packed.quantized_product(x, activations)
+        assert torch.equal(seen, plain.fake(x - center) + center)
+        assert error(got, seen @ weight.T) < 1e-5
+        assert error(seen, x) < 0.3 * error(plain.fake(x), x), "which is what it is for"
+    with pytest.raises(aq.ConfigError, match="timestep"):
+        activations.fake(x)
+
+
+def test_a_shift_of_other_channels_is_refused():
+    stored = aq.quantize_array(np.random.standard_normal((8, 128)), bits=8)
+    with pytest.raises(aq.InputError, match="3 shifts for 128 channels"):
+        aqt.QuantLinear(stored, activations=aqt.Activations(8, "token", shift=[torch.zeros(3)]))
+
+
 def test_smoothing_and_low_rank_with_integer_products():
     options = {"rotation": True, "low_rank": 4, "bits": 8}
     stored = aq.quantize_array(np.random.standard_normal((64, 128)), **options)
@@ -78,7 +116,8 @@ def test_the_stored_form_is_read_and_checked():
     text = json.dumps({"schema": "aq.activations/1", "time": "t", "layers": {"blocks.0": layer}})
     assert aqt.read_activations({"aq.activations": text})["blocks.0"].high == [2.5, 2.6]
     assert aqt.read_activations({}) == {}
-    for change in ({"low": [1.0]}, {"mode": "other"}, {"bits": 1}):
+    bad_shifts = ([{"scale": 1.0, "codes": "?"}], [{"codes": "AA=="}], [7], [{"scale": 1.0, "codes": "AA=="}] * 3)
+    for change in ({"low": [1.0]}, {"mode": "other"}, {"bits": 1}, *({"shift": shift} for shift in bad_shifts)):
         bad = json.dumps({"schema": "aq.activations/1", "layers": {"blocks.0": {**layer, **change}}})
         with pytest.raises(aq.InputError, match="aq.activations"):
             aqt.read_activations({"aq.activations": bad})

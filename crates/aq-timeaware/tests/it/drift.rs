@@ -25,7 +25,11 @@ fn sixteenfold() -> TimedRows {
 }
 
 fn chosen(rows: &TimedRows, bits: u8, mode: Mode, groups: usize) -> Choice {
-    choose(rows, &[1.0; COLS], &ActivationOptions { bits, mode, group_size: 0, groups, uniform: false })
+    choose(
+        rows,
+        &[1.0; COLS],
+        &ActivationOptions { bits, mode, group_size: 0, groups, uniform: false, shift: false },
+    )
 }
 
 /// Squared error of each step over its squares.
@@ -86,7 +90,14 @@ fn columns_count_as_the_weights_they_meet() {
     // One column is a hundred times as large, and the layer hardly looks at it.
     let mut rows = rows(|_| 1.0);
     rows.steps.iter_mut().for_each(|s| s.rows.iter_mut().step_by(COLS).for_each(|x| *x *= 100.0));
-    let options = ActivationOptions { bits: 4, mode: Mode::Static, group_size: 0, groups: 1, uniform: false };
+    let options = ActivationOptions {
+        bits: 4,
+        mode: Mode::Static,
+        group_size: 0,
+        groups: 1,
+        uniform: false,
+        shift: false,
+    };
     let mut weights = [1.0; COLS];
     let blind = choose(&rows, &weights, &options);
     weights[0] = 1e-6;
@@ -102,7 +113,14 @@ fn dynamic_ranges_are_clipped_where_that_helps() {
     spiky.steps.iter_mut().for_each(|s| s.rows.iter_mut().for_each(|x| *x = x.powi(5)));
     let clipped = chosen(&spiky, 2, Mode::Token, 10);
     assert!(clipped.plan.clip.first().is_some_and(|&c| c < 1.0), "{clipped:?}");
-    let grouped = ActivationOptions { bits: 4, mode: Mode::Token, group_size: 16, groups: 1, uniform: false };
+    let grouped = ActivationOptions {
+        bits: 4,
+        mode: Mode::Token,
+        group_size: 16,
+        groups: 1,
+        uniform: false,
+        shift: false,
+    };
     let fine = choose(&spiky, &[1.0; COLS], &grouped);
     assert_eq!(fine.plan.group_size, 16);
     let coarse = chosen(&spiky, 4, Mode::Token, 1).errors.expect("rows").token;
@@ -116,7 +134,14 @@ fn layers_without_usable_rows_take_ranges_of_tokens() {
         let choice = choose(
             &rows,
             &[1.0],
-            &ActivationOptions { bits: 8, mode: Mode::Static, group_size: 0, groups: 1, uniform: false },
+            &ActivationOptions {
+                bits: 8,
+                mode: Mode::Static,
+                group_size: 0,
+                groups: 1,
+                uniform: false,
+                shift: false,
+            },
         );
         assert_eq!((choice.plan.mode, choice.errors), (Mode::Token, None));
     }

@@ -1,3 +1,4 @@
 //! What the choice of ranges buys on layers with known inputs.
 
 mod drift;
+mod shift;

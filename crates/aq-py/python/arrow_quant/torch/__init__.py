@@ -10,9 +10,10 @@ from ._calibrate import CalibrationReport, calibrate
 from ._layers import QuantConv1d, QuantConv2d, QuantLinear
 from ._load import LoadReport, load_into, memory_bytes
 from ._masked import masked_inputs
+from ._replaced import replaced
 from ._time import current_time, timestep
 
 __all__ = [
     "Activations", "CalibrationReport", "LoadReport", "QuantConv1d", "QuantConv2d", "QuantLinear", "calibrate", "current_time",
-    "load_into", "masked_inputs", "memory_bytes", "read_activations", "timestep",
+    "load_into", "masked_inputs", "memory_bytes", "read_activations", "replaced", "timestep",
 ]

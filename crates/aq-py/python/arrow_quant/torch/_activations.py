@@ -1,12 +1,14 @@
 """Quantization of layer inputs: what the key-value `aq.activations` of a file says."""
 from __future__ import annotations
 
+import base64
 import json
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,8 +34,8 @@ class Grid:
 class Activations:
     """How the inputs of one layer are quantized: with ranges of each token, or with stored ones of each group of times.
 
-        low' = min(low, 0)   high' = max(high, 0)   scale = (high' - low') / (2^bits - 1)
-        zero = clamp(round(-low' / scale))          code = clamp(round(x / scale) + zero)
+        x' = x - shift       low' = min(low, 0)   high' = max(high, 0)   scale = (high' - low') / (2^bits - 1)
+        zero = clamp(round(-low' / scale))        code = clamp(round(x' / scale) + zero)
     """
 
     bits: int
@@ -43,12 +45,15 @@ class Activations:
     low: list[float] = field(default_factory=list)
     high: list[float] = field(default_factory=list)
     clip: list[float] = field(default_factory=list)
+    #: What is taken off each channel, f32: one vector for all groups, or one for each; none for nothing.
+    shift: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         groups = len(self.boundaries) + 1
         stored = 0 if self.mode == "token" else groups
         good = self.mode in ("token", "static", "groups") and 2 <= self.bits <= 8
-        if not good or len(self.low) != stored or len(self.high) != stored or len(self.clip) not in (0, groups):
+        if not good or len(self.low) != stored or len(self.high) != stored or len(self.clip) not in (0, groups) \
+                or len(self.shift) not in (0, 1, groups) or len({vector.shape for vector in self.shift}) > 1:
             raise InputError(f"aq.activations: a layer of mode {self.mode!r} does not have what that needs")
 
     def group(self) -> int:
@@ -60,8 +65,15 @@ class Activations:
             raise ConfigError("ranges differ by time, and none is set: use arrow_quant.torch.timestep(t)")
         return bisect_right(self.boundaries, time)
 
+    def shift_now(self) -> tuple[int, Tensor] | None:
+        """What is taken off each channel at the time that is set, with its number; None for nothing."""
+        if not self.shift:
+            return None
+        number = self.group() if len(self.shift) > 1 else 0
+        return number, self.shift[number]
+
     def quantize(self, x: Tensor) -> Grid:
-        """Codes of f32 inputs `[tokens, channels]`, or `[tokens, groups, channels]` where groups of channels have ranges."""
+        """Codes of shifted f32 inputs `[tokens, channels]`, or `[tokens, groups, channels]` where groups of channels have ranges."""
         low, high = self._range(x)
         low, high = low.clamp(max=0.0), high.clamp(min=0.0)
         top = float(2**self.bits - 1)
@@ -85,16 +97,22 @@ class Activations:
 
     def fake(self, x: Tensor) -> Tensor:
         """Inputs `[tokens, channels]` as they come back from their codes, computed in f32."""
-        rows = x.to(torch.float32)
+        rows, shift = x.to(torch.float32), self.shift_now()
+        if shift is None:
+            return self._rounded(rows).to(x.dtype)
+        center = shift[1].to(x.device)
+        return (self._rounded(rows - center) + center).to(x.dtype)
+
+    def _rounded(self, rows: Tensor) -> Tensor:
         if self.is_shared():
-            return self.quantize(rows).values().to(x.dtype)
+            return self.quantize(rows).values()
         tokens, channels = rows.shape
         whole = channels - channels % self.group_size
         grouped = rows[:, :whole].reshape(tokens, -1, self.group_size)
         parts = [self.quantize(grouped).values().reshape(tokens, whole)]
         if whole < channels:
             parts.append(self.quantize(rows[:, whole:]).values())
-        return torch.cat(parts, dim=-1).to(x.dtype)
+        return torch.cat(parts, dim=-1)
 
 
 def read_activations(metadata: Mapping[str, str]) -> dict[str, Activations]:
@@ -108,8 +126,17 @@ def read_activations(metadata: Mapping[str, str]) -> dict[str, Activations]:
     names = ("bits", "mode", "group_size", "boundaries", "low", "high", "clip")
     try:
         return {
-            layer: Activations(**{name: plan[name] for name in names if name in plan})
+            layer: Activations(**{name: plan[name] for name in names if name in plan}, shift=_shifts(plan.get("shift", [])))
             for layer, plan in stored["layers"].items()
         }
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"aq.activations: {error}") from None
+
+
+def _shifts(stored: Any) -> list[Tensor]:
+    """Vectors from their stored form: a scale, and signed bytes in base64."""
+    found = []
+    for shift in stored:
+        codes = np.frombuffer(base64.b64decode(shift["codes"], validate=True), np.int8)
+        found.append(torch.from_numpy(codes.astype(np.float32) * np.float32(shift["scale"])))
+    return found

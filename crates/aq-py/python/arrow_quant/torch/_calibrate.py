@@ -20,9 +20,12 @@ from torch.nn import functional
 from .._errors import AqWarning, ConfigError
 from ._buckets import Buckets
 from ._layers import windows
+from ._moments import PIECE, Moments
 from ._reservoir import Reservoir
 from ._samples import Layer, write_samples
+from ._statistics import Layer as Summed, write_statistics
 from ._time import TimeHooks, TimeOf, current_time
+
 
 @dataclass
 class CalibrationReport:
@@ -54,7 +57,11 @@ def calibrate(
     time_of: TimeOf | None = None,
     seed: int = 0,
 ) -> CalibrationReport:
-    """Runs a sampler and stores what every linear layer and convolution of `model` saw, as the samples file that `calibration=` takes.
+    """Runs a sampler and stores what every linear layer and convolution of `model` saw, in a file that `calibration=` takes.
+
+    An `out` that ends in `.parquet` becomes statistics: sums over all rows, the Hessian among them, with some rows; every other one a
+    file of samples (safetensors), which holds rows only. Statistics know every row, take a product of each layer's inputs with
+    themselves, and their size does not depend on `rows` but for those that are kept.
 
     `run(model)` does the sampling, without gradients. The time of a forward pass is that of `timestep(t)` around it, else
     `time_of(args, kwargs)` of the model's forward, else its argument named timestep, t or sigma.
@@ -65,14 +72,14 @@ def calibrate(
     rows are kept, drawn with `seed`; of convolutions unfolded ones, `channels * kernel` values each. Layers whose input is the very
     same tensor are stored once.
 
-    Memory does not grow with the model or the number of steps: rows wait in a mapped file beside `out`.
+    Memory does not grow with the model or the number of steps: rows and Hessians wait in mapped files beside `out`.
 
         report = calibrate(unet, lambda m: sample(m, steps=20), out="calib.safetensors", timesteps=(0, 1000, 10))
     """
     buckets = Buckets(time, timesteps)
     path = Path(out)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        watch = _Watch(Path(folder), buckets, rows, seed)
+        watch = _Watch(Path(folder), buckets, rows, seed, sums=path.suffix == ".parquet")
         handles = [module.register_forward_pre_hook(watch.hook(name)) for name, module in _chosen(model, layers)]
         hooks = TimeHooks(model, time_of)
         try:
@@ -84,6 +91,7 @@ def calibrate(
                 handle.remove()
         report = watch.write(path, time)
         watch.reservoirs.clear()
+        watch.moments.clear()
     return report
 
 
@@ -105,10 +113,12 @@ def _chosen(model: nn.Module, layers: Any) -> list[tuple[str, nn.Module]]:
 class _Watch:
     """Takes what layers see."""
 
-    def __init__(self, folder: Path, buckets: Buckets, rows: int, seed: int) -> None:
-        self.folder, self.buckets, self.rows = folder, buckets, rows
+    def __init__(self, folder: Path, buckets: Buckets, rows: int, seed: int, sums: bool) -> None:
+        self.folder, self.buckets, self.rows, self.sums = folder, buckets, rows, sums
         self.generator = torch.Generator().manual_seed(seed)
         self.reservoirs: dict[str, Reservoir] = {}
+        #: Of every layer that has a reservoir, where statistics are written.
+        self.moments: dict[str, Moments] = {}
         self.aliases: dict[str, str] = {}
         self.notes: dict[str, str] = {}
         #: The layer that took an input first, while that tensor is alive.
@@ -136,6 +146,8 @@ class _Watch:
         if reservoir is None:
             file = self.folder / f"{len(self.reservoirs)}.rows"
             reservoir = self.reservoirs[name] = Reservoir(file, self.buckets.count, self.rows, cols)
+            if self.sums:
+                self.moments[name] = Moments(file.with_suffix(".sums"), self.buckets.count, cols)
         index = None
         if not reservoir.measure(bucket, x):
             index = rows.finite()
@@ -144,6 +156,10 @@ class _Watch:
         if len(enters):
             enters = enters.to(x.device)
             reservoir.put(bucket, places, rows.take(enters if index is None else index[enters]))
+        if self.sums:
+            count = len(rows) if index is None else len(index)
+            for piece in torch.arange(count, device=x.device).split(max(1, PIECE // max(cols, 1))):
+                self.moments[name].add(bucket, rows.take(piece if index is None else index[piece]))
 
     def _is_alias(self, name: str, module: nn.Module, x: Tensor) -> bool:
         """Whether another layer of the same form has just seen this very tensor, now and every time before."""
@@ -166,9 +182,14 @@ class _Watch:
         times = self.buckets.sum[used] / self.buckets.passes[used]
         self._warn(used)
         layers = [layer for name in self.reservoirs if (layer := self._layer(name, used)) is not None]
-        names = {layer.name for layer in layers}
+        names = [layer.name for layer in layers]
         aliases = {name: owner for name, owner in self.aliases.items() if owner in names}
         ranges = {name: self._ranges(name, used) for name in names}
+        if self.sums:
+            summed = [Summed(name, self.moments[name], self.reservoirs[name], used) for name in names]
+            size = write_statistics(path, summed, times, time, aliases)
+            kept = {name: int(self.reservoirs[name].filled()[used].min()) for name in names}
+            return CalibrationReport(str(path), size, times.tolist(), kept, aliases, ranges, self.notes)
         metadata = {
             "aq.calibration": "samples/1",
             "aq.time": time,

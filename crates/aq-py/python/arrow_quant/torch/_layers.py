@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .._errors import InputError
 from .._model import Tensor as Stored
 from ._activations import Activations
 from ._weight import PackedWeight
@@ -26,6 +27,8 @@ class _Quantized(nn.Module):
     ) -> None:
         super().__init__()
         self.packed = PackedWeight(stored, decoded, keep_transform=activations is not None)
+        if activations is not None and activations.shift and activations.shift[0].numel() != self.packed.cols:
+            raise InputError(f"aq.activations: {activations.shift[0].numel()} shifts for {self.packed.cols} channels of {stored.name}")
         self.activations = activations
         self.compute_dtype = torch.float32 if bias is None else bias.dtype
         self.register_parameter("bias", bias)

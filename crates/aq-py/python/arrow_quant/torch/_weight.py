@@ -111,7 +111,8 @@ class PackedWeight(nn.Module):
         """The same for inputs that are quantized first: with integers where that is faster, else with what codes stand for."""
         if not (activations.is_shared() and self._has_kernel(x, 4) and self._is_fast(x)):
             return self.product(activations.fake(x))
-        grid = activations.quantize(x.float())
+        shift = activations.shift_now()
+        grid = activations.quantize(x.float() if shift is None else x.float() - shift[1])
         # Codes less the middle of their range are signed bytes; what that takes away is the same for all columns.
         middle = float(1 << (activations.bits - 1))
         codes = (grid.codes - middle).to(torch.int8)
@@ -119,7 +120,8 @@ class PackedWeight(nn.Module):
         y = torch.from_numpy(_native.matmul_i8(self._given(), _flat(codes), _flat(scale)))
         y = y.view(self.rows, -1).T * self._factors() + scale * (middle - grid.zero) * self._row_sums()
         y = y.to(x.dtype)
-        return y if self.part is None else y + self._low_rank(grid.values().to(x.dtype))
+        y = y if self.part is None else y + self._low_rank(grid.values().to(x.dtype))
+        return y if shift is None else y + self._of_shift(*shift).to(y.dtype)
 
     def blocks(self) -> Iterator[Tensor]:
         """The stored matrix as f32, some rows at a time, without smoothing, rotation and low-rank part."""
@@ -153,6 +155,13 @@ class PackedWeight(nn.Module):
 
     def _factors(self) -> Tensor:
         return torch.exp2(self.exponents.float())
+
+    def _of_shift(self, number: int, shift: Tensor) -> Tensor:
+        """The product with what was taken off the inputs, the same for every token."""
+        found: dict[int, Tensor] = self.__dict__.setdefault("of_shift", {})
+        if number not in found:
+            found[number] = self.product(shift[None])
+        return found[number]
 
     def _row_sums(self) -> Tensor:
         sums = self.__dict__.get("sums")
