@@ -4,6 +4,8 @@
 //! activations the sums within a group are integers and exact; each group then adds one `f32` term to lane
 //! `group % 16` of its row, so one token and sixteen at a time give the same bits, at every level.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod float;
 mod plain;
 #[cfg(target_arch = "x86_64")]
@@ -149,6 +151,10 @@ pub fn matvec_i8(matrix: &Matrix<'_>, token: TokenI8<'_>, y: &mut [f32]) {
     if has_vnni() && matrix.has_full_chunks() {
         return vnni::matvec(matrix, token, y);
     }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = avx2_token().filter(|_| avx2::takes(matrix)) {
+        return avx2::matvec(simd, matrix, token, y);
+    }
     dispatch::run(plain::MatvecI8 { matrix, token, y });
 }
 
@@ -165,6 +171,10 @@ pub fn matmul_i8(matrix: &Matrix<'_>, block: BlockI8<'_>, y: &mut [[f32; TOKENS]
     if has_vnni() && matrix.has_full_chunks() {
         return vnni::matmul(matrix, block, y);
     }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = avx2_token().filter(|_| avx2::takes(matrix)) {
+        return avx2::matmul(simd, matrix, block, y);
+    }
     dispatch::run(plain::MatmulI8 { matrix, block, y });
 }
 
@@ -172,6 +182,16 @@ pub fn matmul_i8(matrix: &Matrix<'_>, block: BlockI8<'_>, y: &mut [[f32; TOKENS]
 #[cfg(target_arch = "x86_64")]
 fn has_vnni() -> bool {
     matches!(token(), Token::Avx512(_)) && std::arch::is_x86_feature_detected!("avx512vnni")
+}
+
+/// AVX2, which is part of every level above it.
+#[cfg(target_arch = "x86_64")]
+fn avx2_token() -> Option<pulp::x86::V3> {
+    match token() {
+        Token::Scalar => None,
+        Token::Avx2(v3) => Some(v3),
+        Token::Avx512(v4) => Some(*v4),
+    }
 }
 
 impl<'a> Matrix<'a> {

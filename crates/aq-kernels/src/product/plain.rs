@@ -3,7 +3,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::{
-    BlockI8, LANES, Matrix, MatrixOffsets, TOKENS, TokenI8, clamp, finish, fold, round_even, term_value,
+    BlockI8, LANES, Matrix, MatrixOffsets, Row, TOKENS, TokenI8, clamp, finish, fold, round_even, term_value,
     term_zero,
 };
 use crate::float16::{Convert, WidenF16};
@@ -116,22 +116,34 @@ impl WithSimd for MatmulI8<'_> {
                 let n = group.min(matrix.cols - g * group);
                 let values = &block.values[g * group / 4..][..n.div_ceil(4)];
                 let dots = dot_tokens(matrix.bits, packed, n, values);
-                let scale = WidenF16::convert(row.scales[g]);
-                let (to, sums) = (&mut lanes[g % LANES], &block.sums[g]);
-                match row.offsets {
-                    MatrixOffsets::Zero(zeros) => {
-                        for t in 0..TOKENS {
-                            to[t] += term_zero(scale, i32::from(zeros[g]), dots[t], sums[t]);
-                        }
-                    }
-                    MatrixOffsets::Value(offsets) => {
-                        for t in 0..TOKENS {
-                            to[t] += term_value(scale, WidenF16::convert(offsets[g]), dots[t], sums[t]);
-                        }
-                    }
-                }
+                add_token_terms(&row, g, &dots, &block.sums[g], &mut lanes[g % LANES]);
             }
             *y = finish_tokens(&lanes, block.scales);
+        }
+    }
+}
+
+/// Adds the terms of group `g` of a row to `to`, one lane a token.
+#[inline(always)]
+pub(super) fn add_token_terms(
+    row: &Row<'_>,
+    g: usize,
+    dots: &[i32; TOKENS],
+    sums: &[i32; TOKENS],
+    to: &mut [f32; TOKENS],
+) {
+    let scale = WidenF16::convert(row.scales[g]);
+    match row.offsets {
+        MatrixOffsets::Zero(zeros) => {
+            for t in 0..TOKENS {
+                to[t] += term_zero(scale, i32::from(zeros[g]), dots[t], sums[t]);
+            }
+        }
+        MatrixOffsets::Value(offsets) => {
+            let offset = WidenF16::convert(offsets[g]);
+            for t in 0..TOKENS {
+                to[t] += term_value(scale, offset, dots[t], sums[t]);
+            }
         }
     }
 }

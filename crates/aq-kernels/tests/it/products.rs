@@ -120,6 +120,11 @@ fn the_largest_products_overflow_nowhere() {
                 let mut got = vec![9.0; rows];
                 product::matvec_i8(&matrix, token, &mut got);
                 assert_eq!(got, vec![want; rows], "{level}, {bits} bits, {value}");
+                let (values, sums) = (vec![[[value; 4]; TOKENS]; cols / 4], vec![[sums[0]; TOKENS]; groups]);
+                let block = BlockI8 { values: &values, sums: &sums, scales: &[1.0; TOKENS] };
+                let mut got = vec![[9.0; TOKENS]; rows];
+                product::matmul_i8(&matrix, block, &mut got);
+                assert_eq!(got, vec![[want; TOKENS]; rows], "{level}, {bits} bits, {value}, block");
             });
         }
     }
