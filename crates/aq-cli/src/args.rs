@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use aq_engine::{JobOptions, Result, read_config};
+use aq_engine::{JobOptions, Result, read_config, read_environment};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Make diffusion models several times smaller on an ordinary CPU.
@@ -13,11 +13,17 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// Where options come from.
+const VARIABLES: &str = "Every option about quantization and resources is also a key of --config and a variable: AQ_BITS=3 is --bits 3. Options go before variables, \
+these before the file, and that before the profile.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Quantize a model
+    #[command(after_help = VARIABLES)]
     Quantize(QuantizeArgs),
     /// Show what quantize would do, without doing it
+    #[command(after_help = VARIABLES)]
     Plan(PlanArgs),
     /// List tensors, codecs, sizes and metadata of a file
     Inspect(InspectArgs),
@@ -31,6 +37,8 @@ pub(crate) enum Command {
     Dequantize(DequantizeArgs),
     /// Change the format without quantizing again
     Convert(ConvertArgs),
+    /// Write a commented configuration file with every key and its default
+    Init(InitArgs),
     /// Print a shell completion script
     Completions(CompletionsArgs),
     /// Print the manual page
@@ -84,63 +92,64 @@ pub(crate) struct PlanArgs {
 #[command(next_help_heading = "Quantization")]
 pub(crate) struct ChoiceArgs {
     /// Bits of a code: 2, 3, 4, 5, 6 or 8 [default: the profile's]
-    #[arg(long, value_name = "B", env = "AQ_BITS")]
+    #[arg(long, value_name = "B")]
     pub(crate) bits: Option<u8>,
     /// Weights that share a scale: a multiple of 8 from 16 to 1024, or 0 for the whole row [default: the profile's]
-    #[arg(long, value_name = "G", env = "AQ_GROUP_SIZE")]
+    #[arg(long, value_name = "G")]
     pub(crate) group_size: Option<u32>,
     /// Bits per weight of every quantized layer, side data included: 0.5 to 8, for `entropy` [default: the bits]
-    #[arg(long, value_name = "X", env = "AQ_RATE")]
+    #[arg(long, value_name = "X")]
     pub(crate) rate: Option<f64>,
     /// Bits of the whole output for each weight of the model
-    #[arg(long, value_name = "X", env = "AQ_TARGET_BPW")]
+    #[arg(long, value_name = "X")]
     pub(crate) target_bpw: Option<f64>,
     /// Size of the whole output, such as 1.9GB
-    #[arg(long, value_name = "SIZE", env = "AQ_TARGET_SIZE")]
+    #[arg(long, value_name = "SIZE")]
     pub(crate) target_size: Option<String>,
     /// minmax, ls, gptq, entropy, trellis, trellis6, codebook, nf4, hqq, or any registered strategy; for GGUF a type of ggml (q4_0,
     /// q4_k, iq4_xs ...) or a mixture (q3_k_s, q3_k_m, q3_k_l, q4_k_s, q4_k_m, q5_k_s, q5_k_m) [default: entropy up to 4 bits
     /// and with a calibration, else ls; where a group size is given, gptq with a calibration, else ls; for GGUF the type of the bits]
-    #[arg(long, value_name = "M", env = "AQ_METHOD")]
+    #[arg(long, value_name = "M")]
     pub(crate) method: Option<String>,
-    /// Preset: edge (2 bits), local (4) or cloud (8) [default: local]
-    #[arg(long, value_name = "NAME", env = "AQ_PROFILE")]
+    /// Defaults for a kind of machine: edge (2 bits), local (4) or cloud (8); docs/configuration.md has the table [default: local]
+    #[arg(long, value_name = "NAME")]
     pub(crate) profile: Option<String>,
-    /// YAML file with keys of the same names as the options
+    /// YAML file with keys of the same names as the options; `aq init` writes one
     #[arg(long, value_name = "FILE", env = "AQ_CONFIG")]
     pub(crate) config: Option<PathBuf>,
     /// Activation samples (.safetensors) or their statistics (.parquet): methods then lower the error of each layer's outputs
-    #[arg(long, value_name = "FILE", env = "AQ_CALIBRATION")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
-    /// Rule for the tensors whose name matches, first match wins; SPEC is bits, skip, a type of ggml, or method:bits:group
+    /// Rule for the tensors whose name matches, or for blocks by their number as in 'blocks[-1]=8' or 'layers[0..2]=f16'; first match
+    /// wins; SPEC is bits, skip, f16, bf16, a type of ggml, or method:bits:group
     #[arg(long, value_name = "REGEX=SPEC")]
     pub(crate) tensor_type: Vec<String>,
     /// Component of a pipeline to quantize, repeatable [default: transformer, unet, prior, decoder]
     #[arg(long, value_name = "NAME")]
     pub(crate) component: Vec<String>,
     /// One factor per output row that removes the shrinkage of the grid [default: on]
-    #[arg(long, value_name = "on|off", env = "AQ_GAIN")]
+    #[arg(long, value_name = "on|off")]
     pub(crate) gain: Option<Switch>,
     /// Rotate the inputs of each layer by random signs and a block Hadamard transform [default: off]
-    #[arg(long, value_name = "on|off", env = "AQ_ROTATION")]
+    #[arg(long, value_name = "on|off")]
     pub(crate) rotation: Option<Switch>,
     /// Low-rank part in 8 bits beside the codes: auto (where it pays), off, or a rank [default: off]
-    #[arg(long, value_name = "auto|off|R", env = "AQ_LOW_RANK")]
+    #[arg(long, value_name = "auto|off|R")]
     pub(crate) low_rank: Option<String>,
     /// Quantize the inputs of layers too, to 4, 6 or 8 bits [default: off]
-    #[arg(long, value_name = "B", env = "AQ_ACT_BITS")]
+    #[arg(long, value_name = "B")]
     pub(crate) act_bits: Option<u8>,
     /// Where the ranges of inputs come from: token (each token, while the model runs), static, groups of timesteps, or uniform groups to compare with [default: token]
-    #[arg(long, value_name = "auto|static|groups|uniform|token", env = "AQ_ACT_MODE")]
+    #[arg(long, value_name = "auto|static|groups|uniform|token")]
     pub(crate) act_mode: Option<String>,
     /// Input channels that share a range in mode token; 0 for the whole token [default: 0]
-    #[arg(long, value_name = "G", env = "AQ_ACT_GROUP_SIZE")]
+    #[arg(long, value_name = "G")]
     pub(crate) act_group_size: Option<u32>,
     /// Take the centers of input channels off before rounding, where that lowers the error [default: on]
-    #[arg(long, value_name = "on|off", env = "AQ_ACT_SHIFT")]
+    #[arg(long, value_name = "on|off")]
     pub(crate) act_shift: Option<Switch>,
-    /// The most groups of timesteps, each with ranges (mode groups) and channel shifts of its own [default: 10]
-    #[arg(long, value_name = "N", env = "AQ_TIME_GROUPS")]
+    /// The most groups of timesteps, each with ranges (mode groups) and channel shifts of its own [default: the profile's]
+    #[arg(long, value_name = "N")]
     pub(crate) time_groups: Option<u32>,
     /// One range and shift for all timesteps
     #[arg(long)]
@@ -149,31 +158,42 @@ pub(crate) struct ChoiceArgs {
     #[arg(long, conflicts_with = "smoothing")]
     pub(crate) no_spatial: bool,
     /// A factor for each input channel, stored in the file: auto (where it pays), off, smoothquant, awq, ptq4dit, or an alpha from 0 to 1; needs --calibration [default: off]
-    #[arg(long, value_name = "auto|off|ALPHA", env = "AQ_SMOOTHING")]
+    #[arg(long, value_name = "auto|off|ALPHA")]
     pub(crate) smoothing: Option<String>,
     /// Fold the factors of smoothing into the norm or layer before, where the architecture is known: no program has to divide by
     /// them, but tensors are no longer those of the original one by one [default: off]
-    #[arg(long, value_name = "on|off", env = "AQ_FOLD_SMOOTHING")]
+    #[arg(long, value_name = "on|off")]
     pub(crate) fold_smoothing: Option<Switch>,
+    /// Least cosine of each weight with its quantized form; a tensor below it gets 4 bits, then 8, and is kept when these miss too
+    /// [default: the profile's, unless bits or a method are chosen; 0 for none]
+    #[arg(long, value_name = "C")]
+    pub(crate) min_cosine: Option<f64>,
+    /// Largest relative squared error of each layer's outputs on held-out calibration rows, or of its weights where it has none; a
+    /// tensor above it gets 4 bits, then 8, and is kept when these miss too
+    #[arg(long, value_name = "E")]
+    pub(crate) max_error: Option<f64>,
+    /// Stop with exit code 5 at the first tensor that misses a bound, and leave nothing
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
     /// Quantize tensors that are quantized already
     #[arg(long)]
     pub(crate) allow_requantize: bool,
     /// Seed of everything random: same seed, same bytes [default: 0]
-    #[arg(long, value_name = "N", env = "AQ_SEED")]
+    #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
 }
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Resources")]
 pub(crate) struct ResourceArgs {
-    /// Worker threads [default: all cores]
-    #[arg(long, value_name = "N", env = "AQ_THREADS")]
+    /// Worker threads [default: all cores; two with profile edge]
+    #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
     /// Memory that may be used, such as 512MiB [default: half of what is free]
-    #[arg(long, value_name = "SIZE", env = "AQ_MEMORY_LIMIT")]
+    #[arg(long, value_name = "SIZE")]
     pub(crate) memory_limit: Option<String>,
-    /// Read the input in bounded pieces instead of mapping it [default: when it exceeds the memory limit]
-    #[arg(long, env = "AQ_STREAMING")]
+    /// Read the input in bounded pieces instead of mapping it [default: with profile edge, or when it exceeds the memory limit]
+    #[arg(long)]
     pub(crate) streaming: bool,
     /// Source bytes read at a time
     #[arg(long, value_name = "SIZE", env = "AQ_BLOCK_BYTES", hide = true)]
@@ -288,15 +308,36 @@ pub(crate) struct ConvertArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Destination [default: standard output]
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+    /// The profile whose defaults are shown: edge, local or cloud
+    #[arg(long, value_name = "NAME", default_value = "local")]
+    pub(crate) profile: String,
+    /// The JSON Schema of configuration files instead, for editors
+    #[arg(long, conflicts_with = "profile")]
+    pub(crate) schema: bool,
+    /// Replace an existing file
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
     /// The shell
     pub(crate) shell: clap_complete::Shell,
 }
 
 impl ChoiceArgs {
-    /// What the configuration file says; nothing without one.
-    pub(crate) fn file(&self) -> Result<JobOptions> {
-        self.config.as_deref().map_or_else(|| Ok(JobOptions::default()), read_config)
+    /// What variables of the environment and, below them, the configuration file say.
+    pub(crate) fn surroundings(&self) -> Result<JobOptions> {
+        let variables =
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        let environment = read_environment(variables)?;
+        environment.doubts.iter().for_each(|doubt| crate::output::warn(doubt));
+        let file = self.config.as_deref().map_or_else(|| Ok(JobOptions::default()), read_config)?;
+        Ok(environment.options.over(file))
     }
 
     /// The options of a job on `input`, resources and output left out.
@@ -324,7 +365,10 @@ impl ChoiceArgs {
             time_aware: self.no_time_aware.then_some(false),
             smoothing: if self.no_spatial { Some("off".into()) } else { self.smoothing.clone() },
             fold_smoothing: self.fold_smoothing.map(|f| f == Switch::On),
-            allow_requantize: self.allow_requantize,
+            min_cosine: self.min_cosine,
+            max_error: self.max_error,
+            fail_fast: self.fail_fast.then_some(true),
+            allow_requantize: self.allow_requantize.then_some(true),
             seed: self.seed,
             ..JobOptions::default()
         }

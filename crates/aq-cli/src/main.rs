@@ -13,7 +13,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::{Cli, Command};
 use crate::commands::{
-    calibrate, compare, completions, convert, dequantize, inspect, plan, quantize, verify,
+    calibrate, compare, completions, convert, dequantize, init, inspect, plan, quantize, verify,
 };
 
 fn main() -> ExitCode {
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args, &signals),
         Command::Dequantize(args) => dequantize::run(&args, &signals),
         Command::Convert(args) => convert::run(&args, &signals),
+        Command::Init(args) => init::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man => completions::man(),
     };

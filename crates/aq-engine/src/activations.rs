@@ -9,21 +9,20 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use crate::calibration::{Calibration, LayerSamples, layer_of};
+use crate::profile::Profile;
 use crate::weights::TensorWeights;
-use crate::{EngineError, JobOptions, Result};
+use crate::{EngineError, Fallback, JobOptions, Result};
 
-/// Groups of timesteps where the options do not say.
-const GROUPS: u32 = 10;
 /// The most groups of timesteps.
 const MAX_GROUPS: u32 = 1000;
 /// Weights read at a time.
 const BLOCK_WEIGHTS: u64 = 1 << 17;
 
-/// What `options` asks for; `None` where inputs are not to be quantized.
+/// What `options` asks for, with the groups of timesteps of `profile` where it does not say; `None` where inputs are not to be quantized.
 ///
 /// # Errors
 /// [`EngineError::Config`] for a malformed value.
-pub(crate) fn options(options: &JobOptions) -> Result<Option<ActivationOptions>> {
+pub(crate) fn options(options: &JobOptions, profile: Profile) -> Result<Option<ActivationOptions>> {
     let Some(bits) = options.act_bits else { return Ok(None) };
     if !matches!(bits, 4 | 6 | 8) {
         return Err(EngineError::Config(format!("act-bits {bits} is not 4, 6 or 8")));
@@ -39,7 +38,7 @@ pub(crate) fn options(options: &JobOptions) -> Result<Option<ActivationOptions>>
             return Err(EngineError::Config(reason));
         }
     };
-    let groups = options.time_groups.unwrap_or(GROUPS);
+    let groups = options.time_groups.unwrap_or(profile.time_groups());
     if groups == 0 || groups > MAX_GROUPS {
         return Err(EngineError::Config(format!("time-groups {groups} is not between 1 and {MAX_GROUPS}")));
     }
@@ -134,6 +133,34 @@ pub(crate) fn stored(plan: &Plan, choices: &[Option<Choice>], time: &str) -> Opt
     any.then(|| Activations { time: time.to_string(), layers })
 }
 
+/// The layers whose inputs did not get the ranges that were asked for.
+pub(crate) fn fallbacks(
+    options: Option<ActivationOptions>,
+    plan: &Plan,
+    choices: &[Option<Choice>],
+) -> Vec<Fallback> {
+    let Some(asked) = options else { return Vec::new() };
+    let row = |(planned, choice): (&aq_core::PlannedTensor, &Option<Choice>)| {
+        let choice = choice.as_ref().filter(|choice| choice.plan.mode != asked.mode)?;
+        Some(Fallback {
+            tensor: Some(planned.info.name().into()),
+            from: ranges(asked.mode).into(),
+            to: ranges(choice.plan.mode).into(),
+            reason: choice.reason.clone(),
+        })
+    };
+    plan.tensors.iter().zip(choices).filter_map(row).collect()
+}
+
+/// What a mode is to users.
+fn ranges(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Groups => "time groups",
+        Mode::Static => "one static range",
+        Mode::Token => "ranges of each token",
+    }
+}
+
 /// A choice as a row of the report.
 pub(crate) fn json(choice: &Choice) -> Value {
     let error = choice.errors.map(errors_json);
@@ -170,18 +197,22 @@ mod tests {
             time_aware: aware,
             ..JobOptions::default()
         };
-        let mode = |o: &JobOptions| options(o).map(|o| o.expect("activations are asked for").mode);
+        let mode =
+            |o: &JobOptions| options(o, Profile::Local).map(|o| o.expect("activations are asked for").mode);
         assert_eq!(mode(&asked("auto", None)).expect("good"), Mode::Token);
         assert_eq!(mode(&asked("groups", None)).expect("good"), Mode::Groups);
         assert_eq!(mode(&asked("groups", Some(false))).expect("good"), Mode::Static);
-        assert_eq!(options(&JobOptions::default()).expect("good"), None);
+        assert_eq!(options(&JobOptions::default(), Profile::Local).expect("good"), None);
+        let groups =
+            |profile| options(&asked("groups", None), profile).expect("good").expect("asked for").groups;
+        assert_eq!(Profile::ALL.map(groups), [5, 10, 20]);
         for bad in [
             JobOptions { act_bits: Some(5), ..asked("auto", None) },
             asked("sometimes", None),
             JobOptions { time_groups: Some(0), ..asked("groups", None) },
             JobOptions { act_group_size: Some(7), ..asked("token", None) },
         ] {
-            assert_eq!(options(&bad).expect_err("refused").exit_code(), 4);
+            assert_eq!(options(&bad, Profile::Local).expect_err("refused").exit_code(), 4);
         }
     }
 }

@@ -14,6 +14,7 @@ use aq_io::SlabStream;
 use aq_kernels::metric::Comparison;
 use aq_kernels::output::OutputComparison;
 
+use crate::gate::Gate;
 use crate::memory::Budget;
 use crate::slab::{Encoded, SlabWorker, TensorTask};
 use crate::{EngineError, Progress, Result};
@@ -31,13 +32,15 @@ pub(crate) struct TensorQuality {
     pub(crate) non_finite: bool,
 }
 
-/// Encodes every slab of `tasks` and lets `write` pull them in file order.
+/// Encodes every slab of `tasks` and lets `write` pull them in file order. The first tensor that misses `judge` ends it.
 ///
 /// # Errors
-/// The error of the first slab that fails, [`EngineError::Interrupted`] when `cancel` is set, else what `write` says.
+/// The error of the first slab that fails, [`EngineError::Quality`] for a tensor that misses, [`EngineError::Interrupted`] when `cancel`
+/// is set, else what `write` says.
 pub(crate) fn run_blocks(
     tasks: &[TensorTask<'_>],
     budget: Budget,
+    judge: Option<&Gate>,
     cancel: &AtomicBool,
     progress: &mut dyn Progress,
     write: &mut dyn FnMut(&mut dyn SlabStream) -> aq_io::Result<()>,
@@ -52,7 +55,7 @@ pub(crate) fn run_blocks(
         for _ in 0..budget.workers {
             scope.spawn(move |_| work(line, tasks, budget.block, cancel));
         }
-        let mut output = Output::new(line, tasks, cancel, progress);
+        let mut output = Output::new(line, tasks, judge, cancel, progress);
         let written = write(&mut output);
         line.stop();
         match (output.failed, written) {
@@ -169,6 +172,7 @@ fn work(line: &Line, tasks: &[TensorTask<'_>], block_bytes: u64, cancel: &Atomic
 struct Output<'a, 't> {
     line: &'a Line,
     tasks: &'a [TensorTask<'t>],
+    judge: Option<&'a Gate>,
     cancel: &'a AtomicBool,
     progress: &'a mut dyn Progress,
     tensor: usize,
@@ -181,14 +185,15 @@ impl<'a, 't> Output<'a, 't> {
     fn new(
         line: &'a Line,
         tasks: &'a [TensorTask<'t>],
+        judge: Option<&'a Gate>,
         cancel: &'a AtomicBool,
         progress: &'a mut dyn Progress,
     ) -> Self {
         let quality = vec![TensorQuality::default(); tasks.len()];
-        Self { line, tasks, cancel, progress, tensor: 0, slab: 0, quality, failed: None }
+        Self { line, tasks, judge, cancel, progress, tensor: 0, slab: 0, quality, failed: None }
     }
 
-    fn accept(&mut self, encoded: Encoded) -> EncodedSlab {
+    fn accept(&mut self, encoded: Encoded) -> Result<EncodedSlab> {
         let task = &self.tasks[self.tensor];
         let quality = &mut self.quality[self.tensor];
         quality.comparison.merge(&encoded.comparison);
@@ -206,9 +211,10 @@ impl<'a, 't> Output<'a, 't> {
         let slab = EncodedSlab { tensor: task.output_index, row_start, rows: encoded.rows };
         self.slab += 1;
         if self.slab == task.slabs {
+            task.judge(self.judge, quality)?;
             (self.tensor, self.slab) = (self.tensor + 1, 0);
         }
-        slab
+        Ok(slab)
     }
 }
 
@@ -217,8 +223,8 @@ impl SlabStream for Output<'_, '_> {
         if self.failed.is_some() {
             return None;
         }
-        match self.line.take(self.cancel)? {
-            Ok(encoded) => Some(self.accept(encoded)),
+        match self.line.take(self.cancel)?.and_then(|encoded| self.accept(encoded)) {
+            Ok(slab) => Some(slab),
             Err(error) => {
                 self.failed = Some(error);
                 None

@@ -1,6 +1,6 @@
 //! Opens what a job reads: one model, or chosen components of a pipeline.
 
-use aq_io::{Access, Pipeline, Source};
+use aq_io::{Access, Format, Pipeline, Source};
 
 use crate::report::Fallback;
 use crate::{EngineError, Job, Result, format_size, memory};
@@ -94,19 +94,26 @@ pub(crate) fn open_model(path: &std::path::Path, job: &Job) -> Result<Model> {
         return Ok(Model { source, memory_limit, fallbacks });
     }
     if bytes > memory_limit {
-        fallbacks.push(Fallback {
-            tensor: None,
-            from: "batch".into(),
-            to: "streaming".into(),
-            reason: format!(
-                "the model's {} exceed the memory limit of {}",
-                format_size(bytes),
-                format_size(memory_limit)
-            ),
-        });
+        let (model, limit) = (format_size(bytes), format_size(memory_limit));
+        fallbacks.push(streaming(format!("the model's {model} exceed the memory limit of {limit}")));
         return Ok(Model { source, memory_limit, fallbacks });
     }
-    Ok(Model { source: aq_io::open(path, Access::Mapped)?, memory_limit, fallbacks })
+    let source = aq_io::open(path, Access::Mapped)?;
+    if !is_mapped(&*source) {
+        fallbacks.push(streaming("the model cannot be mapped into memory".into()));
+    }
+    Ok(Model { source, memory_limit, fallbacks })
+}
+
+/// Whether the bytes of a safetensors model can be borrowed; of other formats nobody asks.
+fn is_mapped(source: &dyn Source) -> bool {
+    let mut filled = source.tensors().iter().enumerate().filter(|(_, stored)| stored.info.bytes() > 0);
+    source.format() != Format::Safetensors
+        || filled.next().is_none_or(|(index, _)| source.borrow_bytes(index, 0..1).is_some())
+}
+
+fn streaming(reason: String) -> Fallback {
+    Fallback { tensor: None, from: "batch".into(), to: "streaming".into(), reason }
 }
 
 impl Chosen {

@@ -16,6 +16,14 @@ pub fn inspect(path: &Path) -> Result<Box<dyn Source>> {
     Ok(aq_io::open(path, Access::Positioned)?)
 }
 
+/// The resolved settings that a file of ours was made with, by name; none where it does not say.
+pub fn settings(source: &dyn Source) -> Vec<(String, Value)> {
+    let plan = source.metadata().get("aq.plan").and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let settings = plan.and_then(|mut plan| plan.get_mut("settings").map(Value::take));
+    let Some(Value::Object(settings)) = settings else { return Vec::new() };
+    settings.into_iter().filter(|(_, value)| !value.is_null()).collect()
+}
+
 /// The JSON object of `aq inspect --json`.
 pub fn inspect_json(source: &dyn Source) -> Value {
     let tensors: Vec<Value> = source
@@ -43,6 +51,7 @@ pub fn inspect_json(source: &dyn Source) -> Value {
         })
         .collect();
     json!({
-        "schema": "aq.inspect/1", "format": source.format().name(), "metadata": source.metadata(), "tensors": tensors,
+        "schema": "aq.inspect/1", "format": source.format().name(), "metadata": source.metadata(),
+        "settings": settings(source).into_iter().collect::<serde_json::Map<_, _>>(), "tensors": tensors,
     })
 }

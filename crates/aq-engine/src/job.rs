@@ -8,6 +8,7 @@ use aq_timeaware::ActivationOptions;
 use serde_json::{Value, json};
 
 use crate::activations;
+use crate::gate::Gate;
 use crate::ggml::{self, Mixture};
 use crate::gguf;
 use crate::profile::Profile;
@@ -34,6 +35,7 @@ pub struct JobOptions {
     pub profile: Option<String>,
     pub calibration: Option<PathBuf>,
     pub tensor_types: Vec<String>,
+    pub rules: Vec<Rule>,
     pub gain: Option<bool>,
     pub rotation: Option<bool>,
     pub low_rank: Option<String>,
@@ -43,15 +45,18 @@ pub struct JobOptions {
     pub act_shift: Option<bool>,
     pub time_groups: Option<u32>,
     pub time_aware: Option<bool>,
+    pub min_cosine: Option<f64>,
+    pub max_error: Option<f64>,
+    pub fail_fast: Option<bool>,
     pub smoothing: Option<String>,
     pub fold_smoothing: Option<bool>,
     pub threads: Option<usize>,
     pub memory_limit: Option<String>,
     pub block_size: Option<String>,
-    pub streaming: bool,
+    pub streaming: Option<bool>,
     pub force: bool,
     pub resume: bool,
-    pub allow_requantize: bool,
+    pub allow_requantize: Option<bool>,
     pub seed: Option<u64>,
     pub unused: Vec<String>,
 }
@@ -93,6 +98,8 @@ pub struct Job {
     pub smoothing: SmoothingPlan,
     /// Whether these factors go into what makes the inputs, where that is known.
     pub fold_smoothing: bool,
+    /// What each quantized tensor has to meet.
+    pub gate: Option<Gate>,
     /// Per-tensor rules, first match wins.
     pub rules: Vec<Rule>,
     /// Calibration samples.
@@ -127,7 +134,8 @@ impl Job {
     /// [`EngineError::Config`] for a malformed value, [`EngineError::Usage`] for a combination that makes no sense.
     pub fn new(options: JobOptions, registry: &Registry) -> Result<Self> {
         let profile = Profile::named(options.profile.as_deref().unwrap_or("local"))?;
-        let activations = activations::options(&options)?;
+        let gate = Gate::new(&options, profile)?;
+        let activations = activations::options(&options, profile)?;
         let mut unused = options.unused.clone();
         unused.extend(activations::unused(&options));
         let bits = match options.bits {
@@ -146,7 +154,8 @@ impl Job {
         let method = options.method.filter(|_| mixture.is_none());
         let method = method.or_else(|| by_rate.then(|| "entropy".to_string()));
         let method = method.map(|m| registry.resolve(&m)).transpose()?;
-        let rules: Vec<Rule> = options.tensor_types.iter().map(|t| Rule::parse(t)).collect::<Result<_>>()?;
+        let typed = options.tensor_types.iter().map(|t| Rule::parse(t));
+        let rules: Vec<Rule> = typed.chain(options.rules.into_iter().map(Ok)).collect::<Result<_>>()?;
         for rule in &rules {
             if let crate::RuleSpec::Quantize { method: Some(m), .. } = rule.spec() {
                 registry.resolve(m)?;
@@ -169,7 +178,7 @@ impl Job {
         if options.resume && !matches!(output, Some((_, OutputFormat::Folder))) {
             return Err(EngineError::Usage("--resume continues a folder output only".into()));
         }
-        let threads = options.threads.unwrap_or_else(default_threads);
+        let threads = options.threads.unwrap_or_else(|| profile.threads());
         if threads == 0 || threads > 1024 {
             return Err(EngineError::Config(format!("threads {threads} is not between 1 and 1024")));
         }
@@ -195,15 +204,16 @@ impl Job {
             activations,
             smoothing: options.smoothing.as_deref().map_or(Ok(SmoothingPlan::Off), smoothing)?,
             fold_smoothing: options.fold_smoothing.unwrap_or(false),
+            gate,
             rules,
             calibration: options.calibration,
             threads,
             memory_limit: options.memory_limit.as_deref().map(parse_size).transpose()?,
             block_bytes: options.block_size.as_deref().map(parse_size).transpose()?.unwrap_or(BLOCK_BYTES),
-            streaming: options.streaming,
+            streaming: options.streaming.unwrap_or(profile.streaming()),
             force: options.force,
             resume: options.resume,
-            allow_requantize: options.allow_requantize,
+            allow_requantize: options.allow_requantize.unwrap_or(false),
             seed: options.seed.unwrap_or(0),
             unused,
         };
@@ -226,6 +236,7 @@ impl Job {
             "activations": self.activations.as_ref().map(activations::settings),
             "smoothing": self.smoothing,
             "fold_smoothing": self.fold_smoothing,
+            "gate": self.gate.as_ref().map(Gate::settings),
             "tensor_type": self.rules.iter().map(Rule::text).collect::<Vec<_>>(),
             "calibrated": self.calibration.is_some(),
             "seed": self.seed,
@@ -254,6 +265,7 @@ fn config(error: aq_core::CoreError) -> EngineError {
     EngineError::Config(error.to_string())
 }
 
-fn default_threads() -> usize {
+/// The cores that this process may use.
+pub(crate) fn all_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -35,7 +35,7 @@ pub(crate) fn run(
     }
     let options = CreateOptions { force: job.force, resume: job.resume, ..CreateOptions::default() };
     let mut folder = StagedFolder::create(path, &options)?;
-    folder.keep_when_dropped(job.resume);
+    folder.keep_when_dropped(job.resume && !job.gate.is_some_and(|gate| gate.fail_fast));
     let mut whole: Option<Report> = None;
     for name in &chosen.components {
         let model = input::open_model(&chosen.path(name), job)?;
@@ -66,6 +66,9 @@ fn prefixed(mut report: Report, component: &str) -> Report {
     for tensor in &mut report.tensors {
         let name = format!("{component}.{}", tensor.stored.info.name());
         tensor.stored.info = tensor.stored.info.clone().renamed(name);
+    }
+    for tensor in report.fallbacks.iter_mut().filter_map(|row| row.tensor.as_mut()) {
+        *tensor = format!("{component}.{tensor}");
     }
     report
 }

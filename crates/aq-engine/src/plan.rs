@@ -1,9 +1,10 @@
 //! Decides what happens to each tensor.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use aq_core::{
-    BitWidth, Decision, Encoding, Estimate, GgmlType, LayerPlan, LayerStats, Plan, PlannedTensor,
+    BitWidth, DType, Decision, Encoding, Estimate, GgmlType, LayerPlan, LayerStats, Plan, PlannedTensor,
     StoredTensor, StrategyId, TensorInfo,
 };
 use serde_json::{Value, json};
@@ -12,7 +13,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::architecture::{self, Architecture};
 use crate::ggml::{self, Family};
 use crate::registry::Registry;
-use crate::{EngineError, Fallback, Job, Result, RuleSpec};
+use crate::rules::ModelBlocks;
+use crate::{EngineError, Fallback, Job, Result, Rule, RuleSpec};
 
 /// The decisions for a model, with the architecture that was recognised.
 #[derive(Debug, Clone)]
@@ -31,6 +33,16 @@ impl ModelPlan {
     /// Whether the tensor is kept as it is.
     pub(crate) fn keeps(&self, index: usize) -> bool {
         self.plan.tensors.get(index).is_some_and(|t| matches!(t.decision, Decision::Keep { .. }))
+    }
+
+    /// The tensors of `source` that a rule wants in another element type.
+    pub(crate) fn casts(&self, source: &[StoredTensor]) -> HashMap<usize, DType> {
+        let pairs = self.plan.tensors.iter().zip(source).enumerate();
+        let cast = |(index, (planned, stored)): (usize, (&PlannedTensor, &StoredTensor))| {
+            let dtype = planned.info.dtype();
+            (dtype != stored.info.dtype()).then_some((index, dtype))
+        };
+        pairs.filter_map(cast).collect()
     }
 }
 
@@ -53,14 +65,31 @@ pub fn make_plan(path: &Path, tensors: &[StoredTensor], job: &Job, registry: &Re
     let params = tensors.iter().map(|t| t.info.elements()).sum();
     let family = job.is_gguf().then(|| ggml::detect(tensors.iter().map(|t| &t.info))).flatten();
     let mut kinds = BlockTypes::new(tensors, job);
+    let blocks = ModelBlocks::of(tensors.iter().map(|t| t.info.name()));
     let decide = |(i, t): (usize, &StoredTensor)| {
-        let decision =
-            decide(&t.info, job, registry, Kept { architecture, family, params }, kinds.kinds.get(i))?;
+        let rule = job.rules.iter().find(|r| r.matches(t.info.name(), &blocks));
+        if let Some(RuleSpec::Cast(dtype)) = rule.map(Rule::spec) {
+            return Ok(cast(t, *dtype));
+        }
+        let kept = Kept { architecture, family, params };
+        let decision = decide(&t.info, rule, job, registry, kept, kinds.kinds.get(i))?;
         Ok(PlannedTensor { info: t.info.clone(), decision: kinds.fit(i, &t.info, decision) })
     };
     let planned = tensors.iter().enumerate().map(decide).collect::<Result<_>>()?;
     let BlockTypes { fallbacks, narrow, .. } = kinds;
     Ok(ModelPlan { plan: Plan { tensors: planned }, architecture, fallbacks, narrow })
+}
+
+/// A tensor that is kept in another element type.
+fn cast(stored: &StoredTensor, dtype: DType) -> PlannedTensor {
+    let (info, name) = (&stored.info, dtype.name());
+    let can_be = info.dtype().is_float() && stored.encoding == Encoding::Raw;
+    let cast = info.with_dtype(dtype).ok().filter(|_| can_be);
+    let reason = match &cast {
+        Some(_) => format!("rule: stored as {name}"),
+        None => format!("a rule asks for {name}, but it is not plain floating-point"),
+    };
+    PlannedTensor { info: cast.unwrap_or_else(|| info.clone()), decision: Decision::Keep { reason } }
 }
 
 /// What is known of a model besides its tensors.
@@ -137,16 +166,21 @@ impl<'a> BlockTypes<'a> {
 
 fn decide(
     info: &TensorInfo,
+    rule: Option<&Rule>,
     job: &Job,
     registry: &Registry,
     kept: Kept<'_>,
     kind: Option<&GgmlType>,
 ) -> Result<Decision> {
     let keep = |reason: &str| Ok(Decision::Keep { reason: reason.to_string() });
-    let rule = job.rules.iter().find(|r| r.matches(info.name()));
     let in_groups = |rule: Option<_>| rule.is_some() || job.in_groups;
-    let (method, bits, rate, group_size, in_groups) = match rule.map(|r| r.spec()) {
-        Some(RuleSpec::Skip) => return keep("rule"),
+    if rule.is_none_or(|rule| rule.is_of_blocks() && *rule.spec() != RuleSpec::Skip)
+        && let Some(reason) = kept.reason(info)
+    {
+        return Ok(Decision::Keep { reason });
+    }
+    let (method, bits, rate, group_size, in_groups) = match rule.map(Rule::spec) {
+        Some(RuleSpec::Skip | RuleSpec::Cast(_)) => return keep("rule"),
         Some(RuleSpec::Quantize { method, bits, rate, group_size }) => {
             if !info.dtype().is_float() || info.elements() == 0 || info.cols() > aq_core::MAX_ROW_WEIGHTS {
                 return keep("a rule asks for it, but it cannot be quantized");
@@ -156,12 +190,7 @@ fn decide(
             let (bits, size) = (bits.unwrap_or(job.bits), group_size.unwrap_or(job.group_size));
             (method, bits, rate, size, rate.is_none() && in_groups(*group_size))
         }
-        None => {
-            if let Some(reason) = kept.reason(info) {
-                return Ok(Decision::Keep { reason });
-            }
-            (None, job.bits, job.rate, job.group_size, job.in_groups)
-        }
+        None => (None, job.bits, job.rate, job.group_size, job.in_groups),
     };
     let of_rule = rule.is_some_and(|r| matches!(r.spec(), RuleSpec::Quantize { bits: Some(_), .. }));
     let kind = kind.map(|&kind| if of_rule { ggml::of_bits(bits) } else { kind });
@@ -227,7 +256,8 @@ pub fn plan_json(model: &ModelPlan, tensors: &[StoredTensor], registry: &Registr
     let (mut layers, mut jobs) = (Vec::new(), Vec::new());
     let (mut bytes, mut params) = (0u64, 0u64);
     for (stored, planned) in tensors.iter().zip(&model.plan.tensors) {
-        let (planned_form, estimate) = estimate(stored, &planned.decision, registry)?;
+        let stored = StoredTensor { info: planned.info.clone(), ..stored.clone() };
+        let (planned_form, estimate) = estimate(&stored, &planned.decision, registry)?;
         bytes += estimate;
         params += stored.info.elements();
         let mut layer = json!({
@@ -247,7 +277,7 @@ pub fn plan_json(model: &ModelPlan, tensors: &[StoredTensor], registry: &Registr
             }
         }
         layers.push(layer);
-        jobs.extend(slab_jobs(stored, &planned_form.encoding, jobs.len()));
+        jobs.extend(slab_jobs(&stored, &planned_form.encoding, jobs.len()));
     }
     Ok(json!({
         "schema": "aq.plan/1",

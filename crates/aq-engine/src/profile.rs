@@ -4,7 +4,7 @@ use aq_core::{BitWidth, GroupSize};
 
 use crate::{EngineError, Result};
 
-/// A preset: `edge`, `local` or `cloud`.
+/// A preset: `edge`, `local` or `cloud`. `docs/configuration.md` has the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
     /// A board or laptop with little to spare: 2 bits.
@@ -16,44 +16,61 @@ pub enum Profile {
 }
 
 impl Profile {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Edge, Self::Local, Self::Cloud];
+
     /// The preset of that name.
     ///
     /// # Errors
     /// [`EngineError::Config`] for any other name.
     pub fn named(name: &str) -> Result<Self> {
-        match name.to_ascii_lowercase().as_str() {
-            "edge" => Ok(Self::Edge),
-            "local" => Ok(Self::Local),
-            "cloud" => Ok(Self::Cloud),
-            _ => Err(EngineError::Config(format!("unknown profile {name:?}; use edge, local or cloud"))),
-        }
+        let named = Self::ALL.into_iter().find(|profile| profile.name().eq_ignore_ascii_case(name));
+        named
+            .ok_or_else(|| EngineError::Config(format!("unknown profile {name:?}; use edge, local or cloud")))
     }
 
     /// Its name.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Edge => "edge",
-            Self::Local => "local",
-            Self::Cloud => "cloud",
-        }
+        self.of("edge", "local", "cloud")
     }
 
     /// Bits of a code.
     pub fn bits(self) -> BitWidth {
         let [two, _, four, _, _, eight] = BitWidth::ALL;
-        match self {
-            Self::Edge => two,
-            Self::Local => four,
-            Self::Cloud => eight,
-        }
+        self.of(two, four, eight)
     }
 
-    /// Weights that share a scale.
+    /// Weights that share a scale, for methods with groups.
     pub fn group_size(self) -> GroupSize {
-        let size = match self {
-            Self::Edge | Self::Local => 64,
-            Self::Cloud => 128,
-        };
-        GroupSize::new(size).unwrap_or(GroupSize::ROW)
+        GroupSize::new(self.of(256, 128, 64)).unwrap_or(GroupSize::ROW)
+    }
+
+    /// The most groups of timesteps.
+    pub fn time_groups(self) -> u32 {
+        self.of(5, 10, 20)
+    }
+
+    /// The least cosine of a tensor with its quantized form.
+    pub fn min_cosine(self) -> f64 {
+        self.of(0.65, 0.85, 0.95)
+    }
+
+    /// Whether the model is read in bounded pieces although it could be mapped.
+    pub fn streaming(self) -> bool {
+        self.of(true, false, false)
+    }
+
+    /// Worker threads: two at most for `edge`, else all cores.
+    pub fn threads(self) -> usize {
+        let cores = crate::job::all_cores();
+        self.of(cores.min(2), cores, cores)
+    }
+
+    fn of<T>(self, edge: T, local: T, cloud: T) -> T {
+        match self {
+            Self::Edge => edge,
+            Self::Local => local,
+            Self::Cloud => cloud,
+        }
     }
 }

@@ -1,39 +1,38 @@
-//! Per-tensor rules: `--tensor-type REGEX=SPEC`.
+//! Rules for some tensors: `--tensor-type REGEX=SPEC`, and `rules` of a configuration file.
 
-use aq_core::{BitWidth, GroupSize, Rate};
+mod blocks;
+mod mapping;
+mod spec;
+
 use regex::Regex;
 
 use crate::{EngineError, Result};
 
-/// What a rule asks for; absent parts come from the job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RuleSpec {
-    /// Keep the tensor as it is.
-    Skip,
-    /// Quantize it, even where a skip list would keep it.
-    Quantize {
-        /// Strategy.
-        method: Option<String>,
-        /// Bits.
-        bits: Option<BitWidth>,
-        /// Bits per weight, for a method of variable rate.
-        rate: Option<Rate>,
-        /// Group size.
-        group_size: Option<GroupSize>,
-    },
-}
+pub(crate) use blocks::ModelBlocks;
+pub(crate) use mapping::schema;
+pub use spec::RuleSpec;
 
-/// A pattern over tensor names and what to do with a match; the first matching rule wins.
+use blocks::BlockPattern;
+
+/// Where a rule applies and what it asks for; the first rule that applies wins.
 #[derive(Debug, Clone)]
 pub struct Rule {
     text: String,
-    pattern: Regex,
+    pattern: Pattern,
     spec: RuleSpec,
 }
 
+/// Where a rule applies: to tensors of matching names, in one of these blocks; what is not given fits all.
+#[derive(Debug, Clone)]
+struct Pattern {
+    names: Option<Regex>,
+    blocks: Vec<BlockPattern>,
+}
+
 impl Rule {
-    /// Reads `REGEX=SPEC`: SPEC is `skip`, bits (`4`, `int4`), a method, or `method:bits[:group]` (`ls:3:64`, `:8`). Bits may
-    /// have a fraction for a method of variable rate (`entropy:2.1`).
+    /// Reads `PATTERN=SPEC`. PATTERN is a regular expression over names, or some blocks by their number: `blocks[0]`, `blocks[-1]`,
+    /// `layers[0..2]`. SPEC is `skip`, `f16`, `bf16`, bits (`4`, `int4`), a method, or `method:bits[:group]` (`ls:3:64`, `:8`). Bits may have a
+    /// fraction for a method of variable rate (`entropy:2.1`).
     ///
     /// # Errors
     /// [`EngineError::Config`] that names the rule.
@@ -41,7 +40,7 @@ impl Rule {
     /// ```
     /// use aq_engine::{Rule, RuleSpec};
     /// let rule = Rule::parse(r"\.mlp\.=ls:3:64")?;
-    /// assert!(rule.matches("blocks.0.mlp.fc1.weight"));
+    /// assert!(matches!(rule.spec(), RuleSpec::Quantize { .. }));
     /// assert_eq!(Rule::parse("norm=skip")?.spec(), &RuleSpec::Skip);
     /// assert!(Rule::parse("norm=7").is_err());
     /// # Ok::<(), aq_engine::EngineError>(())
@@ -49,14 +48,27 @@ impl Rule {
     pub fn parse(text: &str) -> Result<Self> {
         let bad = |why: String| EngineError::Config(format!("rule {text:?}: {why}"));
         let (pattern, spec) = text.rsplit_once('=').ok_or_else(|| bad("expected REGEX=SPEC".into()))?;
-        let pattern = Regex::new(pattern).map_err(|e| bad(one_line(&e.to_string())))?;
-        let spec = parse_spec(spec.trim()).map_err(bad)?;
+        let pattern = match BlockPattern::parse(pattern).filter(|_| pattern.ends_with(']')) {
+            Some(blocks) => Pattern { names: None, blocks: vec![blocks] },
+            None => {
+                let names = Regex::new(pattern).map_err(|e| bad(one_line(&e.to_string())))?;
+                Pattern { names: Some(names), blocks: Vec::new() }
+            }
+        };
+        let spec = RuleSpec::parse(spec.trim()).map_err(bad)?;
         Ok(Self { text: text.into(), pattern, spec })
     }
 
-    /// Whether the rule applies to a tensor of that name.
-    pub fn matches(&self, name: &str) -> bool {
-        self.pattern.is_match(name)
+    /// Whether the rule applies to the tensor of that name in a model with these blocks.
+    pub(crate) fn matches(&self, name: &str, blocks: &ModelBlocks) -> bool {
+        let Pattern { names, blocks: chosen } = &self.pattern;
+        names.as_ref().is_none_or(|names| names.is_match(name))
+            && (chosen.is_empty() || chosen.iter().any(|c| c.matches(name, blocks)))
+    }
+
+    /// Whether it chooses blocks, and so changes how tensors are quantized but not which.
+    pub(crate) fn is_of_blocks(&self) -> bool {
+        !self.pattern.blocks.is_empty()
     }
 
     /// What it asks for.
@@ -74,54 +86,10 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn parse_spec(spec: &str) -> Result<RuleSpec, String> {
-    if spec.eq_ignore_ascii_case("skip") {
-        return Ok(RuleSpec::Skip);
-    }
-    let parts: Vec<&str> = spec.split(':').map(str::trim).collect();
-    let (method, (bits, rate), group) = match parts.as_slice() {
-        [one] => match parse_bits(one) {
-            Some(bits) => (None, (Some(bits?), None), None),
-            None => (Some(*one), (None, None), None),
-        },
-        [method, bits] => (Some(*method), some_bits(bits)?, None),
-        [method, bits, group] => (Some(*method), some_bits(bits)?, Some(*group)),
-        _ => return Err("expected bits, skip or method:bits:group".into()),
-    };
-    let method = method.filter(|m| !m.is_empty());
-    if let Some(m) = method.filter(|m| !m.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))) {
-        return Err(format!("{m:?} is neither bits, skip nor a method"));
-    }
-    let group_size = group
-        .map(|g| g.parse::<u32>().map_err(|_| format!("{g:?} is not a group size")))
-        .transpose()?
-        .map(|g| GroupSize::new(g).map_err(|e| e.to_string()))
-        .transpose()?;
-    Ok(RuleSpec::Quantize { method: method.map(str::to_ascii_lowercase), bits, rate, group_size })
-}
-
-/// Nothing, a bit width, or a rate with a fraction.
-fn some_bits(text: &str) -> Result<(Option<BitWidth>, Option<Rate>), String> {
-    if text.is_empty() {
-        return Ok((None, None));
-    }
-    if let Some(rate) = text.parse::<f64>().ok().filter(|_| text.contains('.')) {
-        return Rate::new(rate).map(|rate| (None, Some(rate))).map_err(|e| e.to_string());
-    }
-    let bits = parse_bits(text).ok_or_else(|| format!("{text:?} is not a bit width"))??;
-    Ok((Some(bits), None))
-}
-
-/// Bits when `text` is a number, with or without `int` or `q` before it; the number may still be refused.
-fn parse_bits(text: &str) -> Option<Result<BitWidth, String>> {
-    let lower = text.to_ascii_lowercase();
-    let digits = lower.strip_prefix("int").or_else(|| lower.strip_prefix('q')).unwrap_or(&lower);
-    let number: u8 = digits.parse().ok()?;
-    Some(BitWidth::new(number).map_err(|e| e.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
+    use aq_core::{BitWidth, DType, GroupSize, Rate};
+
     use super::*;
 
     #[track_caller]
@@ -142,6 +110,7 @@ mod tests {
         assert_eq!(spec("a=LS"), quantize(Some("ls"), None, None));
         assert_eq!(spec("a=minmax:2:0"), quantize(Some("minmax"), Some(2), Some(0)));
         assert_eq!(spec("a=:8"), quantize(None, Some(8), None));
+        assert_eq!(spec("a=BF16"), RuleSpec::Cast(DType::BF16));
         let rate = Some(Rate::new(2.1).expect("valid"));
         let entropy =
             RuleSpec::Quantize { method: Some("entropy".into()), bits: None, rate, group_size: None };
@@ -149,5 +118,18 @@ mod tests {
         for bad in ["a", "a=entropy:0.1", "(=4", "a=7", "a=ls:x", "a=ls:4:5", "a=ls:4:64:1", "a=4 bits"] {
             assert!(Rule::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn names_and_blocks_have_to_fit_both() {
+        let names =
+            ["blocks.0.attn.weight", "blocks.1.attn.weight", "blocks.2.attn.weight", "blocks.2.mlp.weight"];
+        let blocks = ModelBlocks::of(names.into_iter());
+        let chosen = |rule: Rule| names.into_iter().filter(|n| rule.matches(n, &blocks)).count();
+        assert_eq!(chosen(Rule::parse("attn=4").expect("good")), 3);
+        assert_eq!(chosen(Rule::parse("blocks[-1]=8").expect("good")), 2);
+        assert_eq!(chosen(Rule::parse("blocks.[0-9]=8").expect("a regular expression")), 4);
+        let both = serde_json::json!({"match": "attn", "blocks": ["blocks[0]", -1], "bits": 8});
+        assert_eq!(chosen(Rule::read(&both).expect("good")), 2);
     }
 }

@@ -5,17 +5,20 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use aq_core::StoredTensor;
+use aq_core::{Plan, StoredTensor};
 use aq_io::{CreateOptions, OutputFormat, PendingOutput, Source};
 use aq_timeaware::Choice;
 
 use crate::activations;
 use crate::blocks::{TensorQuality, run_blocks};
 use crate::calibration::Calibration;
+use crate::fallback::of_all_layers;
 use crate::fold::fold;
 use crate::folded::FoldedSource;
+use crate::gate::{Chain, Gate, widen_misses};
 use crate::gguf;
 use crate::input::{self, Input, OpenModel};
+use crate::measure::measure;
 use crate::memory;
 use crate::plan::{ModelPlan, make_plan};
 use crate::recast::Recast;
@@ -63,44 +66,95 @@ pub(crate) fn run_model(
         progress.warn("unknown architecture: only the generic rule decides which tensors are quantized");
     }
     let tensors = model.source.tensors();
+    let casts = plan.casts(tensors);
     let mut calibration = Calibration::read(job.calibration.as_deref(), tensors, progress)?;
-    let (source, folded) = match job.fold_smoothing {
+    let (folded, rows) = match job.fold_smoothing {
         true => fold(&*model.source, &mut plan, &mut calibration)?,
         false => (FoldedSource::unchanged(&*model.source), Vec::new()),
     };
     let dropped = if job.is_gguf() { gguf::drop_smoothing(&mut plan) } else { Vec::new() };
-    let (source, notes) = match format {
-        OutputFormat::Gguf => gguf::form(&source, &plan.narrow, |i| plan.keeps(i))?,
-        _ => (Recast::new(&source, HashMap::new())?, Vec::new()),
-    };
-    let files = Files { model: &model, source: &source, path, format };
+    let cast = Recast::new(&folded, casts)?;
+    let (source, notes) = formed(&cast, &plan, format)?;
+    let mut also: Vec<_> = plan.fallbacks.iter().cloned().chain(rows).chain(dropped).chain(notes).collect();
+    let opened = Opened { job, registry, cancel, model: &model, source: &source, calibration: &calibration };
     let mut aim = job.target.map(|target| Aim::new(target, &plan.plan));
-    loop {
+    let mut written = loop {
         if let Some(aim) = &mut aim {
             aim.set_rates(&mut plan.plan, source.tensors(), registry)?;
         }
-        let written = write(job, &files, &plan, registry, &calibration, cancel, progress)?;
+        let written = write(&opened, &plan, path, format, progress)?;
         let bytes = written.pending.bytes();
-        if aim.as_mut().is_some_and(|aim| !job.resume && aim.misses(bytes)) {
-            continue;
+        if !aim.as_mut().is_some_and(|aim| !job.resume && aim.misses(bytes)) {
+            break written;
         }
-        let missed = aim.and_then(|aim| aim.fallback(bytes));
-        let also =
-            plan.fallbacks.iter().cloned().chain(folded).chain(dropped).chain(notes).chain(missed).collect();
-        let report = report(job, &files, &plan, &written, also, started);
-        written.pending.commit()?;
-        progress.finish();
-        return Ok(report);
+    };
+    let widened = match &job.gate {
+        Some(gate) => opened.widen_misses(gate, &mut plan, &written, progress)?,
+        None => Vec::new(),
+    };
+    if !widened.is_empty() {
+        // What was written gives up its place first.
+        drop(written);
+        let (source, _) = formed(&cast, &plan, format)?;
+        let opened = Opened { source: &source, ..opened };
+        written = write(&opened, &plan, path, format, progress)?;
+        opened.hold_gate(&written)?;
+    }
+    also.extend(aim.and_then(|aim| aim.fallback(written.pending.bytes(), !widened.is_empty())));
+    also.extend(widened);
+    let report = report(&opened, &plan, &written, also, (path, format), started);
+    written.pending.commit()?;
+    progress.finish();
+    Ok(report)
+}
+
+/// `source` with the element types that the format has for what `plan` keeps, and rows of the report about it.
+fn formed<'a>(
+    source: &'a dyn Source,
+    plan: &ModelPlan,
+    format: OutputFormat,
+) -> Result<(Recast<'a>, Vec<Fallback>)> {
+    match format {
+        OutputFormat::Gguf => gguf::form(source, &plan.narrow, |index| plan.keeps(index)),
+        _ => Ok((Recast::new(source, HashMap::new())?, Vec::new())),
     }
 }
 
-/// Where a model comes from and goes to.
-struct Files<'a> {
-    model: &'a input::Model,
+/// A job whose inputs are open.
+pub(crate) struct Opened<'a> {
+    pub(crate) job: &'a Job,
+    pub(crate) registry: &'a Registry,
+    pub(crate) cancel: &'a AtomicBool,
+    pub(crate) model: &'a input::Model,
     /// The model, or what folding makes of it.
-    source: &'a dyn Source,
-    path: &'a Path,
-    format: OutputFormat,
+    pub(crate) source: &'a dyn Source,
+    pub(crate) calibration: &'a Calibration,
+}
+
+impl Opened<'_> {
+    /// Widens the tensors that miss the gate in `plan`.
+    fn widen_misses(
+        &self,
+        gate: &Gate,
+        plan: &mut ModelPlan,
+        written: &Written,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Fallback>> {
+        let chain = Chain { job: self.job, registry: self.registry, source: self.source.tensors() };
+        let mut again = |plan: &Plan, only: &[usize]| {
+            progress
+                .warn(&format!("{} tensors miss the quality gate and are measured at more bits", only.len()));
+            measure(self, plan, Some(only), progress)
+        };
+        widen_misses(gate, &mut plan.plan, &written.tensors, &chain, &mut again)
+    }
+
+    /// Refuses a result with a tensor that misses the gate.
+    fn hold_gate(&self, written: &Written) -> Result<()> {
+        let Some(gate) = &self.job.gate else { return Ok(()) };
+        let mut quantized = written.tensors.iter().filter(|t| t.is_quantized());
+        quantized.try_for_each(|t| gate.hold(t.stored.info.name(), &t.comparison, &t.output))
+    }
 }
 
 /// A complete output beside its destination, and what was learned on the way.
@@ -113,36 +167,36 @@ struct Written {
 
 /// Encodes every slab, writes it beside the destination and reads it back.
 fn write(
-    job: &Job,
-    files: &Files<'_>,
+    opened: &Opened<'_>,
     plan: &ModelPlan,
-    registry: &Registry,
-    calibration: &Calibration,
-    cancel: &AtomicBool,
+    path: &Path,
+    format: OutputFormat,
     progress: &mut dyn Progress,
 ) -> Result<Written> {
-    let source = files.source;
+    let Opened { job, registry, cancel, source, calibration, .. } = *opened;
     let weights: Vec<_> = (0..source.tensors().len()).map(|i| TensorWeights::new(source, i)).collect();
     let layers = make_layers(&plan.plan, calibration, &weights);
     let tasks = make_tasks(source, &plan.plan, registry, calibration, &layers)?;
-    let budget = plan_budget(&tasks, job, files.model.memory_limit)?;
+    let budget = plan_budget(&tasks, job, opened.model.memory_limit)?;
+    let judge = job.gate.filter(|gate| gate.fail_fast);
 
     let options = CreateOptions {
         force: job.force,
         resume: job.resume,
-        keep_partial: files.format == OutputFormat::Folder,
+        keep_partial: format == OutputFormat::Folder && judge.is_none(),
         fingerprint: metadata::fingerprint(job, source, plan),
         header_metadata: if job.is_gguf() { gguf::header(job, plan) } else { Vec::new() },
     };
-    let mut sink = aq_io::create(files.path, files.format, &options)?;
+    let mut sink = aq_io::create(path, format, &options)?;
     let stored: Vec<StoredTensor> = tasks.iter().map(|t| t.stored.clone()).collect();
     let resumed = sink.resume(&stored)?;
     let (old, new) = tasks.split_at(resumed.tensors.min(tasks.len()));
     let mut quality = verify::measure_parts(&resumed.parts, old, cancel)?;
+    old.iter().zip(&quality).try_for_each(|(task, quality)| task.judge(judge.as_ref(), quality))?;
 
     progress.start(new.iter().map(|t| t.stored.info.bytes()).sum(), new.len());
     let mut pull = |slabs: &mut dyn aq_io::SlabStream| sink.write(&stored, slabs);
-    quality.extend(run_blocks(new, budget, cancel, progress, &mut pull)?);
+    quality.extend(run_blocks(new, budget, judge.as_ref(), cancel, progress, &mut pull)?);
 
     let threads = budget.workers;
     let choices = activations::choose_all(
@@ -160,32 +214,36 @@ fn write(
     progress.verifying();
     verify::verify_path(pending.path(), &stored, cancel)?;
     let tensors = reports(&plan.plan, &stored, &quality, &choices);
-    Ok(Written { pending, threads, fallbacks: fallbacks(calibration, &tasks), tensors })
+    let mut fallbacks = fallbacks(calibration, &tasks);
+    fallbacks.extend(activations::fallbacks(job.activations, &plan.plan, &choices));
+    Ok(Written { pending, threads, fallbacks, tensors })
 }
 
-/// What the job did; `also` are rows about the whole job.
+/// What the job did; `also` are rows that no layer tells.
 fn report(
-    job: &Job,
-    files: &Files<'_>,
+    opened: &Opened<'_>,
     plan: &ModelPlan,
     written: &Written,
     also: Vec<Fallback>,
+    (path, format): (&Path, OutputFormat),
     started: Instant,
 ) -> Report {
-    let fallbacks = files.model.fallbacks.iter().chain(&written.fallbacks).cloned().chain(also);
+    let Opened { job, model, .. } = *opened;
+    let fallbacks = model.fallbacks.iter().chain(&written.fallbacks).cloned().chain(also).collect();
+    let layers = written.tensors.iter().filter(|t| t.is_quantized()).count();
     Report {
         input: job.input.display().to_string(),
-        input_bytes: files.model.source.tensors().iter().map(|t| t.info.bytes()).sum(),
+        input_bytes: model.source.tensors().iter().map(|t| t.info.bytes()).sum(),
         architecture: plan.architecture.map(|a| a.id().to_string()),
-        output: files.path.display().to_string(),
-        format: files.format.name().to_string(),
+        output: path.display().to_string(),
+        format: format.name().to_string(),
         output_bytes: written.pending.bytes(),
         settings: job.settings(),
         simd: aq_kernels::level().name(),
         threads: written.threads,
         elapsed_s: started.elapsed().as_secs_f64(),
         peak_rss_bytes: memory::peak_rss(),
-        fallbacks: fallbacks.collect(),
+        fallbacks: of_all_layers(fallbacks, layers),
         tensors: written.tensors.clone(),
     }
 }
@@ -194,36 +252,6 @@ fn report(
 fn fallbacks(calibration: &Calibration, tasks: &[TensorTask<'_>]) -> Vec<Fallback> {
     let layers = tasks.iter().flat_map(TensorTask::fallbacks);
     calibration.fallbacks().iter().cloned().chain(layers).collect()
-}
-
-/// Plans and encodes as [`run`] does, with the threads and memory of `job`, and drops what comes out: the compute part of a job, for
-/// timings. The model is a single one; no output is looked at.
-///
-/// # Errors
-/// See [`EngineError`].
-pub fn encode_only(
-    job: &Job,
-    registry: &Registry,
-    cancel: &AtomicBool,
-    progress: &mut dyn Progress,
-) -> Result<()> {
-    let Input::Model(model) = input::open(job)? else {
-        return Err(EngineError::Usage("a pipeline is not one model".into()));
-    };
-    let source = &*model.source;
-    let plan = make_plan(source.path(), source.tensors(), job, registry)?;
-    let calibration = Calibration::read(job.calibration.as_deref(), source.tensors(), progress)?;
-    let weights: Vec<_> = (0..source.tensors().len()).map(|i| TensorWeights::new(source, i)).collect();
-    let layers = make_layers(&plan.plan, &calibration, &weights);
-    let tasks = make_tasks(source, &plan.plan, registry, &calibration, &layers)?;
-    let budget = plan_budget(&tasks, job, model.memory_limit)?;
-    let mut discard = |slabs: &mut dyn aq_io::SlabStream| {
-        while let Some(slab) = slabs.next_slab() {
-            slabs.recycle(slab.rows);
-        }
-        Ok(())
-    };
-    run_blocks(&tasks, budget, cancel, progress, &mut discard).map(|_| ())
 }
 
 fn reports(

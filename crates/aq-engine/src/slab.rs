@@ -13,7 +13,9 @@ use aq_kernels::metric::Comparison;
 use aq_kernels::output::{OutputComparison, compare_outputs};
 use aq_spatial::Transformed;
 
+use crate::blocks::TensorQuality;
 use crate::calibration::LayerSamples;
+use crate::gate::Gate;
 use crate::weights::{WeightReader, first_non_finite};
 use crate::{EngineError, Fallback, Result};
 
@@ -118,6 +120,16 @@ impl TensorTask<'_> {
             reason: step.reason.clone(),
         };
         state.step_downs.iter().map(fallback).collect()
+    }
+
+    /// Refuses the tensor when it is quantized and misses `gate`.
+    pub(crate) fn judge(&self, gate: Option<&Gate>, quality: &TensorQuality) -> Result<()> {
+        match (gate, &self.work) {
+            (Some(gate), Work::Quantize(_)) => {
+                gate.hold(self.stored.info.name(), &quality.comparison, &quality.output)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Calibration rows of the layer that its strategy did not see.

@@ -167,7 +167,7 @@ fn a_slab_more_is_no_allocation_more() {
             calibration: (method == "test.gptq").then(|| samples.clone()),
             bits: Some(4),
             threads: Some(threads),
-            streaming,
+            streaming: Some(streaming),
             ..JobOptions::default()
         };
         let (few, few_all) = allocations(folder.path(), FEW, options());

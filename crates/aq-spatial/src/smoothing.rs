@@ -118,8 +118,12 @@ struct Best {
 
 impl Best {
     fn decide(self, none: f64, plan: SmoothingPlan) -> Found {
-        let reason =
-            format!("output error {:.5} with it, {none:.5} without, on calibration rows", self.error);
+        let reason = match self.factors.is_empty() {
+            true => "no factors leave a finite output error on the calibration rows".into(),
+            false => {
+                format!("output error {:.5} with it, {none:.5} without, on calibration rows", self.error)
+            }
+        };
         match self.factors.is_empty() || plan == SmoothingPlan::Auto && self.error >= MARGIN * none {
             true => Found { factors: None, step_down: step("no smoothing", reason) },
             false => {

@@ -2,7 +2,7 @@
 
 use aq_engine::aq_core::Encoding;
 use aq_engine::aq_timeaware::{Activations, Mode};
-use aq_engine::{Result, activations, format_size, inspect, inspect_json};
+use aq_engine::{Result, activations, format_size, inspect, inspect_json, settings};
 
 use crate::args::InspectArgs;
 use crate::output;
@@ -40,6 +40,9 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     ));
     if let Some(activations) = activations(&*source)? {
         output::line(&summary(&activations));
+    }
+    for (name, value) in settings(&*source) {
+        output::line(&output::printable(&format!("setting {name}: {value}")));
     }
     for (key, value) in source.metadata() {
         let short: String = value.chars().take(100).collect();

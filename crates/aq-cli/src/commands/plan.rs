@@ -9,7 +9,7 @@ use crate::args::{PlanArgs, QuantizeArgs};
 use crate::output;
 
 pub(crate) fn run(args: &PlanArgs) -> Result<()> {
-    let plan = plan(args.choice.job(&args.input).over(args.choice.file()?))?;
+    let plan = plan(args.choice.job(&args.input).over(args.choice.surroundings()?))?;
     if args.table {
         table(&plan);
     } else {

@@ -34,12 +34,12 @@ pub(crate) fn options(args: &QuantizeArgs) -> Result<JobOptions> {
         threads: args.resources.threads,
         memory_limit: args.resources.memory_limit.clone(),
         block_size: args.resources.block_size.clone(),
-        streaming: args.resources.streaming,
+        streaming: args.resources.streaming.then_some(true),
         force: args.force,
         resume: args.resume,
         ..args.choice.job(&args.input)
     };
-    Ok(flags.over(args.choice.file()?))
+    Ok(flags.over(args.choice.surroundings()?))
 }
 
 /// How many of the worst tensors a summary shows.

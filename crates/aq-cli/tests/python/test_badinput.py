@@ -10,8 +10,7 @@ import pytest
 from conftest import DIGITS, aq, command, environment, posix_only
 
 HERE = Path(__file__).resolve().parent.parent / "badinput"
-# Configuration files have parts that are still to come.
-COUNTS = {"safetensors": 52, "index": 9, "parquet": 36, "gguf": 26}
+COUNTS = {"safetensors": 52, "index": 9, "parquet": 36, "gguf": 26, "config": 7}
 
 pytestmark = posix_only
 

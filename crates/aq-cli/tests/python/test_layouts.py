@@ -42,3 +42,17 @@ def test_every_width_and_format(checkpoint, bits, tmp_path):
         assert {k: v.shape for k, v in load_safetensors(back).items()} == shapes
         stored.append(back.read_bytes())
     assert stored[0] == stored[1] == stored[2], "the formats hold different weights"
+
+
+@pytest.mark.parametrize("profile", ["edge", "local", "cloud"])
+def test_every_profile_needs_no_other_option(checkpoint, profile, tmp_path):
+    layout, folder = checkpoint
+    out = tmp_path / "out.parquet"
+    report = aq_json("quantize", folder, "-o", out, "--profile", profile)
+    assert report["settings"]["profile"] == profile
+    bits, cosine = {"edge": (2, 0.65), "local": (4, 0.85), "cloud": (8, 0.95)}[profile]
+    assert report["settings"]["bits"] == bits and report["settings"]["gate"]["min_cosine"] == cosine
+    quantized = [t for t in report["tensors"] if t["kept_reason"] is None]
+    assert quantized and all(t["cosine"] >= cosine for t in quantized), layout
+    assert report["fallbacks"] == [], "random weights of a public layout need no step down"
+    aq("verify", out)

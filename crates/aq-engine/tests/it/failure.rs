@@ -100,6 +100,7 @@ fn a_quantized_model_is_not_quantized_again_by_accident() {
     let again = || JobOptions { input: fixture.path("once.parquet"), ..fixture.options("twice.parquet") };
     let error = quantize(again()).expect_err("refused");
     assert!(error.to_string().contains("--allow-requantize"), "{error}");
-    let report = quantize(JobOptions { allow_requantize: true, bits: Some(8), ..again() }).expect("allowed");
+    let report =
+        quantize(JobOptions { allow_requantize: Some(true), bits: Some(8), ..again() }).expect("allowed");
     assert!(report.global().relative_mse() < 1e-4, "8 bits of what 4 bits left");
 }

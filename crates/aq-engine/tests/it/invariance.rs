@@ -47,7 +47,7 @@ fn resources_never_change_a_byte() {
         let cases = [
             JobOptions { threads: Some(2), ..base("b.parquet") },
             JobOptions { threads: Some(5), block_size: Some("64KiB".into()), ..base("b.parquet") },
-            JobOptions { block_size: Some("16MiB".into()), streaming: true, ..base("b.parquet") },
+            JobOptions { block_size: Some("16MiB".into()), streaming: Some(true), ..base("b.parquet") },
             JobOptions { memory_limit: Some("160MiB".into()), threads: Some(2), ..base("b.parquet") },
         ];
         for case in cases {

@@ -3,6 +3,7 @@
 mod activations;
 mod calibration;
 mod failure;
+mod gate;
 mod invariance;
 mod model;
 mod pipeline;

@@ -43,6 +43,30 @@ fn the_denoiser_is_quantized_and_the_rest_copied() {
 }
 
 #[test]
+fn steps_down_name_the_component() {
+    let folder = pipeline();
+    let options = |name: &str, fail_fast: bool| JobOptions {
+        input: folder.path().join("pipe"),
+        output: Some(folder.path().join(name)),
+        bits: Some(2),
+        min_cosine: Some(0.999),
+        fail_fast: Some(fail_fast),
+        resume: fail_fast,
+        ..JobOptions::default()
+    };
+    let report = quantize(options("out", false)).expect("quantizes");
+    assert!(!report.fallbacks.is_empty());
+    for row in &report.fallbacks {
+        let tensor = row.tensor.as_deref().expect("a tensor");
+        assert!(report.tensors.iter().any(|t| t.stored.info.name() == tensor), "{tensor}");
+    }
+    assert_eq!(quantize(options("none", true)).expect_err("a miss").exit_code(), 5);
+    let left: Vec<_> =
+        std::fs::read_dir(folder.path()).expect("readable").map(|e| e.expect("readable")).collect();
+    assert_eq!(left.len(), 2, "the pipeline and the first output: {left:?}");
+}
+
+#[test]
 fn one_component_fits_one_file_and_two_do_not() {
     let folder = pipeline();
     let options = |components: &[&str]| JobOptions {
