@@ -25,6 +25,8 @@ pub(crate) enum Command {
     /// Show what quantize would do, without doing it
     #[command(after_help = VARIABLES)]
     Plan(PlanArgs),
+    /// Search for the best plan of a size; quantize --plan takes it
+    Search(SearchArgs),
     /// List tensors, codecs, sizes and metadata of a file
     Inspect(InspectArgs),
     /// Measure the error of a model against another, tensor by tensor
@@ -87,6 +89,57 @@ pub(crate) struct PlanArgs {
     pub(crate) json: bool,
 }
 
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The score is lower for better plans. Without --fitness it is the error of the layers' outputs on held-out calibration rows, \
+which the plan that the search begins with has nearly the least of: a fitness that runs the model finds more.\n\n\
+Example:\n  aq search model/ --calibration c.safetensors --target-bpw 2.5 -o plan.yaml --fitness 'python score.py {plan}'\n  \
+aq quantize model/ --calibration c.safetensors --plan plan.yaml -o model.parquet"
+)]
+pub(crate) struct SearchArgs {
+    /// Safetensors file, folder of shards, or diffusers pipeline folder
+    pub(crate) input: PathBuf,
+    /// Destination of the plan, YAML
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: PathBuf,
+    /// Command whose last number on stdout is the score of a plan, in the file {plan}
+    #[arg(long, value_name = "CMD", help_heading = "Search")]
+    pub(crate) fitness: Option<String>,
+    /// Plans that are scored at most
+    #[arg(long, value_name = "N", default_value_t = 200, help_heading = "Search")]
+    pub(crate) evaluations: usize,
+    /// Best plans so far that new ones are made of
+    #[arg(long, value_name = "N", default_value_t = 16, help_heading = "Search")]
+    pub(crate) population: usize,
+    /// Plans that are scored before the next ones are made, on as many threads as there are
+    #[arg(long, value_name = "N", default_value_t = 4, help_heading = "Search")]
+    pub(crate) children: usize,
+    /// Stop after so many plans without a better one [default: never]
+    #[arg(long, value_name = "N", help_heading = "Search")]
+    pub(crate) patience: Option<usize>,
+    /// File that keeps what is known; a search that finds it goes on from there
+    #[arg(long, value_name = "FILE", help_heading = "Search")]
+    pub(crate) checkpoint: Option<PathBuf>,
+    /// Methods that each layer may have [default: the one of --method]
+    #[arg(long, value_name = "M,M", value_delimiter = ',', help_heading = "Search")]
+    pub(crate) methods: Vec<String>,
+    /// Smoothings that each layer may have, such as off,0.35,0.5 [default: the one of --smoothing]
+    #[arg(long, value_name = "S,S", value_delimiter = ',', help_heading = "Search")]
+    pub(crate) smoothings: Vec<String>,
+    /// Numbers of time groups that each layer may have, with --act-mode groups [default: the one of --time-groups]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', help_heading = "Search", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) groups: Vec<u32>,
+    #[command(flatten)]
+    pub(crate) choice: ChoiceArgs,
+    #[command(flatten)]
+    pub(crate) resources: ResourceArgs,
+    /// Replace an existing output
+    #[arg(long, help_heading = "Output")]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) show: ShowArgs,
+}
+
 /// What is quantized and how.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Quantization")]
@@ -106,6 +159,13 @@ pub(crate) struct ChoiceArgs {
     /// Size of the whole output, such as 1.9GB
     #[arg(long, value_name = "SIZE")]
     pub(crate) target_size: Option<String>,
+    /// What quantizing each layer alone does to the outputs of the model, measured by running it (aq.sensitivity/1): a target size is
+    /// then given to the layers where it helps most
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sensitivity: Option<PathBuf>,
+    /// Plan of `aq plan --json` or `aq search`: what happens to each tensor, in place of bits, method, sizes and rules
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plan: Option<PathBuf>,
     /// minmax, ls, gptq, entropy, trellis, trellis6, codebook, nf4, hqq, or any registered strategy; for GGUF a type of ggml (q4_0,
     /// q4_k, iq4_xs ...) or a mixture (q3_k_s, q3_k_m, q3_k_l, q4_k_s, q4_k_m, q5_k_s, q5_k_m) [default: entropy up to 4 bits
     /// and with a calibration, else ls; where a group size is given, gptq with a calibration, else ls; for GGUF the type of the bits]
@@ -169,7 +229,8 @@ pub(crate) struct ChoiceArgs {
     #[arg(long, value_name = "C")]
     pub(crate) min_cosine: Option<f64>,
     /// Largest relative squared error of each layer's outputs on held-out calibration rows, or of its weights where it has none; a
-    /// tensor above it gets 4 bits, then 8, and is kept when these miss too
+    /// tensor above it gets 4 bits, then 8, and is kept when these miss too. Where no width, size, profile or plan is given, each layer
+    /// first gets the smallest codes that are predicted to err no more
     #[arg(long, value_name = "E")]
     pub(crate) max_error: Option<f64>,
     /// Stop with exit code 5 at the first tensor that misses a bound, and leave nothing
@@ -350,6 +411,8 @@ impl ChoiceArgs {
             rate: self.rate,
             target_bpw: self.target_bpw,
             target_size: self.target_size.clone(),
+            sensitivity: self.sensitivity.clone(),
+            plan: self.plan.clone(),
             method: self.method.clone(),
             profile: self.profile.clone(),
             calibration: self.calibration.clone(),

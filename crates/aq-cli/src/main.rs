@@ -13,7 +13,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::{Cli, Command};
 use crate::commands::{
-    calibrate, compare, completions, convert, dequantize, init, inspect, plan, quantize, verify,
+    calibrate, compare, completions, convert, dequantize, init, inspect, plan, quantize, search, verify,
 };
 
 fn main() -> ExitCode {
@@ -26,7 +26,8 @@ fn main() -> ExitCode {
     let signals = signals::Signals::install();
     let result = match cli.command {
         Command::Quantize(args) => quantize::run(&args, &signals),
-        Command::Plan(args) => plan::run(&args),
+        Command::Plan(args) => plan::run(&args, &signals),
+        Command::Search(args) => search::run(&args, &signals),
         Command::Inspect(args) => inspect::run(&args),
         Command::Compare(args) => compare::run(&args, &signals),
         Command::Calibrate(args) => calibrate::run(&args, &signals),

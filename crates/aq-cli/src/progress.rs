@@ -41,6 +41,20 @@ impl Progress for Bar {
         }
     }
 
+    fn measuring(&mut self, pass: usize, passes: usize) {
+        if !self.quiet {
+            eprint_line(&format!("measuring the layers, pass {pass} of {passes}"));
+        }
+    }
+
+    fn searched(&mut self, scored: usize, most: usize, best: f64, start: f64) {
+        if !self.quiet {
+            eprint_line(&format!(
+                "{scored} of {most} plans scored: best {best:.6e}, at the start {start:.6e}"
+            ));
+        }
+    }
+
     fn warn(&mut self, message: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| output::warn(message)),

@@ -53,6 +53,9 @@ pub struct LayerPlan {
     /// Bits of the inputs at run time; `None` where they stay in floating point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub act_bits: Option<BitWidth>,
+    /// The most groups of timesteps whose inputs have a range of their own; `None` for as many as the job says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_groups: Option<u32>,
 }
 
 /// How each input channel of a layer is divided by a factor that its weights are multiplied by.
@@ -162,6 +165,7 @@ impl LayerPlan {
             low_rank: LowRankPlan::Off,
             smoothing: SmoothingPlan::Off,
             act_bits: None,
+            time_groups: None,
         }
     }
 

@@ -94,7 +94,11 @@ pub(crate) fn choose_all(
         match (&planned.decision, calibration.of(planned.info.name())) {
             (Decision::Keep { .. }, _) => Ok(None),
             (_, None) => Ok(Some(Choice::unmeasured(&options, "the layer has no calibration samples"))),
-            (_, Some(samples)) => choose_one(&options, layer, samples, &weights[index]).map(Some),
+            (Decision::Quantize(plan), Some(samples)) => {
+                let groups = plan.time_groups.map_or(options.groups, |groups| groups as usize);
+                let options = ActivationOptions { groups, ..options };
+                choose_one(&options, layer, samples, &weights[index]).map(Some)
+            }
         }
     };
     pool.install(|| (0..layers.len()).into_par_iter().map(one).collect())

@@ -68,6 +68,7 @@ fn layer_plan(job: &Job, registry: &Registry) -> LayerPlan {
         low_rank: job.low_rank,
         smoothing: SmoothingPlan::Off,
         act_bits: None,
+        time_groups: None,
     }
 }
 

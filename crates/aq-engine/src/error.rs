@@ -33,6 +33,14 @@ pub enum EngineError {
     /// A strategy refused a layer.
     #[error(transparent)]
     Strategy(#[from] StrategyError),
+    /// What scores plans did not.
+    #[error("fitness {fitness:?}: {reason}")]
+    Fitness {
+        /// The fitness.
+        fitness: String,
+        /// What went wrong.
+        reason: String,
+    },
     /// The quality gate was not met.
     #[error("{0}")]
     Quality(String),
@@ -65,7 +73,7 @@ impl EngineError {
             Self::Quality(_) => 5,
             Self::Memory(_) => 6,
             Self::Interrupted => 130,
-            Self::Strategy(_) | Self::Verify { .. } | Self::Internal(_) => 1,
+            Self::Strategy(_) | Self::Fitness { .. } | Self::Verify { .. } | Self::Internal(_) => 1,
             Self::Io(e) => match e {
                 IoError::NotFound { .. } | IoError::Unsupported { .. } => 3,
                 IoError::Malformed { .. } | IoError::Tensor { .. } => 4,

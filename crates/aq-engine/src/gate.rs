@@ -95,8 +95,9 @@ impl Gate {
 
 /// Whether `options` say themselves how tensors are quantized, so that the bounds of a profile are not about them.
 fn chooses(options: &JobOptions) -> bool {
-    let JobOptions { bits, rate, target_bpw, target_size, method, .. } = options;
-    bits.is_some() || rate.is_some() || target_bpw.is_some() || target_size.is_some() || method.is_some()
+    let JobOptions { bits, rate, target_bpw, target_size, method, plan, .. } = options;
+    let sized = rate.is_some() || target_bpw.is_some() || target_size.is_some() || plan.is_some();
+    bits.is_some() || sized || method.is_some()
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ pub(crate) fn check(job: &Job) -> Result<()> {
         ("--smoothing without --fold-smoothing on", !job.smoothing.is_off() && !job.fold_smoothing),
         ("--act-bits", job.activations.is_some()),
         ("--rate", job.rate.is_some()),
+        ("--plan", job.plan.is_some()),
         ("--target-bpw or --target-size", job.target.is_some()),
     ];
     if let Some((option, _)) = options.into_iter().find(|(_, given)| *given) {

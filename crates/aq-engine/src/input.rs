@@ -29,14 +29,6 @@ fn unused(key: &str) -> Fallback {
     }
 }
 
-/// A model that was opened, and the component it is when it comes from a pipeline.
-pub struct OpenModel {
-    /// Name of the component.
-    pub component: Option<String>,
-    /// The model.
-    pub source: Box<dyn Source>,
-}
-
 /// A pipeline and the components to quantize, at least one.
 pub(crate) struct Chosen {
     pub(crate) pipeline: Pipeline,
@@ -117,15 +109,6 @@ fn streaming(reason: String) -> Fallback {
 }
 
 impl Chosen {
-    /// Opens every chosen component, with its name.
-    pub(crate) fn open_components(&self) -> Result<Vec<OpenModel>> {
-        let open = |name: &String| {
-            let source = aq_io::open(&self.path(name), Access::Positioned)?;
-            Ok(OpenModel { component: Some(name.clone()), source })
-        };
-        self.components.iter().map(open).collect()
-    }
-
     /// Folder of a component.
     pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         let component = self.pipeline.components.iter().find(|c| c.name == name);

@@ -8,9 +8,11 @@ use aq_timeaware::ActivationOptions;
 use serde_json::{Value, json};
 
 use crate::activations;
+use crate::allocation::Sensitivity;
 use crate::gate::Gate;
 use crate::ggml::{self, Mixture};
 use crate::gguf;
+use crate::plan_file::PlanFile;
 use crate::profile::Profile;
 use crate::registry::Registry;
 use crate::{EngineError, Result, Rule, Target, parse_size};
@@ -31,6 +33,8 @@ pub struct JobOptions {
     pub rate: Option<f64>,
     pub target_bpw: Option<f64>,
     pub target_size: Option<String>,
+    pub sensitivity: Option<PathBuf>,
+    pub plan: Option<PathBuf>,
     pub method: Option<String>,
     pub profile: Option<String>,
     pub calibration: Option<PathBuf>,
@@ -82,6 +86,12 @@ pub struct Job {
     pub rate: Option<Rate>,
     /// How large the output may be.
     pub target: Option<Target>,
+    /// What damage to each layer does to the outputs of the model.
+    pub sensitivity: Option<Sensitivity>,
+    /// The largest error of a layer where the smallest output with no larger one is the goal: no widths, size or plan are given.
+    pub smallest_within: Option<f64>,
+    /// Decisions on all tensors.
+    pub plan: Option<PlanFile>,
     /// Strategy; `None` for the best there is at each width.
     pub method: Option<StrategyId>,
     /// A mixture of types of ggml in place of one strategy.
@@ -125,7 +135,7 @@ pub struct Job {
 }
 
 /// Source bytes read at a time by default: they and their f32 form stay in a core's cache.
-const BLOCK_BYTES: u64 = 256 << 10;
+pub(crate) const BLOCK_BYTES: u64 = 256 << 10;
 
 impl Job {
     /// Checks `options` against `registry` and fills in what is missing from the profile.
@@ -150,6 +160,12 @@ impl Job {
         let rate = options.rate.map(Rate::new).transpose().map_err(config)?;
         let target = Target::new(options.target_bpw, options.target_size.as_deref())?;
         let by_rate = rate.is_some() || target.is_some();
+        let smallest_within = options.max_error.filter(|_| leaves_widths_open(&options));
+        if options.plan.is_some() {
+            refuse_beside_plan(&options)?;
+        }
+        let plan = options.plan.as_deref().map(PlanFile::read).transpose()?;
+        let sensitivity = options.sensitivity.as_deref().map(Sensitivity::read).transpose()?;
         let mixture = options.method.as_deref().and_then(Mixture::from_name);
         let method = options.method.filter(|_| mixture.is_none());
         let method = method.or_else(|| by_rate.then(|| "entropy".to_string()));
@@ -196,6 +212,9 @@ impl Job {
             in_groups,
             rate,
             target,
+            sensitivity,
+            smallest_within,
+            plan,
             method,
             mixture,
             gain: options.gain.unwrap_or(true),
@@ -229,6 +248,8 @@ impl Job {
             "group_size": self.group_size,
             "rate": self.rate,
             "target": self.target.map(Target::text),
+            "sensitivity": self.sensitivity.is_some(),
+            "plan": self.plan.is_some(),
             "method": self.mixture.map_or_else(|| json!(self.method), |mixture| json!(mixture.name())),
             "gain": self.gain,
             "rotation": self.rotation,
@@ -241,6 +262,34 @@ impl Job {
             "calibrated": self.calibration.is_some(),
             "seed": self.seed,
         })
+    }
+}
+
+/// Whether nothing says how wide codes are.
+fn leaves_widths_open(options: &JobOptions) -> bool {
+    let JobOptions { bits, rate, target_bpw, target_size, plan, profile, .. } = options;
+    let given = [bits.is_some(), rate.is_some(), target_bpw.is_some(), target_size.is_some()];
+    !given.contains(&true) && plan.is_none() && profile.is_none()
+}
+
+/// Refuses options that say what a plan says already.
+fn refuse_beside_plan(options: &JobOptions) -> Result<()> {
+    let given = [
+        ("bits", options.bits.is_some()),
+        ("rate", options.rate.is_some()),
+        ("group-size", options.group_size.is_some()),
+        ("method", options.method.is_some()),
+        ("target-bpw", options.target_bpw.is_some()),
+        ("target-size", options.target_size.is_some()),
+        ("tensor-type", !options.tensor_types.is_empty()),
+        ("rules", !options.rules.is_empty()),
+    ];
+    match given.into_iter().find(|(_, given)| *given) {
+        Some((name, _)) => {
+            let reason = format!("a plan decides on every tensor; give either --plan or --{name}, not both");
+            Err(EngineError::Usage(reason))
+        }
+        None => Ok(()),
     }
 }
 

@@ -7,7 +7,6 @@ use aq_core::{
     BitWidth, DType, Decision, Encoding, Estimate, GgmlType, LayerPlan, LayerStats, Plan, PlannedTensor,
     StoredTensor, StrategyId, TensorInfo,
 };
-use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::architecture::{self, Architecture};
@@ -23,6 +22,8 @@ pub struct ModelPlan {
     pub plan: Plan,
     /// The architecture whose skip list was used.
     pub architecture: Option<&'static Architecture>,
+    /// Seed of rotations.
+    pub seed: u64,
     /// Steps down that the shapes of tensors ask for.
     pub fallbacks: Vec<Fallback>,
     /// Kept tensors that GGUF stores as F16, as their rows are no whole blocks.
@@ -46,7 +47,7 @@ impl ModelPlan {
     }
 }
 
-/// Decides for every tensor: the first matching rule, else the architecture's skip list, else the generic rule.
+/// Decides for every tensor: as the job's plan says, or the first matching rule, else the architecture's skip list, else the generic rule.
 ///
 /// # Errors
 /// [`EngineError::Config`] when a tensor that a rule names cannot be quantized, [`EngineError::Io`] when the model is
@@ -62,6 +63,11 @@ pub fn make_plan(path: &Path, tensors: &[StoredTensor], job: &Job, registry: &Re
         return Err(aq_io::IoError::unsupported(path, reason).into());
     }
     let architecture = architecture::detect(tensors.iter().map(|t| &t.info));
+    let seed = job.seed;
+    if let Some(file) = &job.plan {
+        let plan = file.decide(path, tensors, job, registry)?;
+        return Ok(ModelPlan { plan, architecture, seed, fallbacks: Vec::new(), narrow: Vec::new() });
+    }
     let params = tensors.iter().map(|t| t.info.elements()).sum();
     let family = job.is_gguf().then(|| ggml::detect(tensors.iter().map(|t| &t.info))).flatten();
     let mut kinds = BlockTypes::new(tensors, job);
@@ -77,7 +83,7 @@ pub fn make_plan(path: &Path, tensors: &[StoredTensor], job: &Job, registry: &Re
     };
     let planned = tensors.iter().enumerate().map(decide).collect::<Result<_>>()?;
     let BlockTypes { fallbacks, narrow, .. } = kinds;
-    Ok(ModelPlan { plan: Plan { tensors: planned }, architecture, fallbacks, narrow })
+    Ok(ModelPlan { plan: Plan { tensors: planned }, architecture, seed, fallbacks, narrow })
 }
 
 /// A tensor that is kept in another element type.
@@ -218,6 +224,7 @@ fn decide(
         low_rank,
         smoothing,
         act_bits: job.activations.as_ref().and_then(|a| BitWidth::new(a.bits).ok()),
+        time_groups: None,
     }))
 }
 
@@ -246,64 +253,4 @@ pub(crate) fn strategy<'a>(
     id: &StrategyId,
 ) -> Result<&'a dyn aq_core::QuantStrategy> {
     registry.get(id).ok_or_else(|| EngineError::Config(format!("unknown method {:?}", id.as_str())))
-}
-
-/// The plan as the JSON object of `aq plan --json`.
-///
-/// # Errors
-/// When a method of the plan is not registered.
-pub fn plan_json(model: &ModelPlan, tensors: &[StoredTensor], registry: &Registry) -> Result<Value> {
-    let (mut layers, mut jobs) = (Vec::new(), Vec::new());
-    let (mut bytes, mut params) = (0u64, 0u64);
-    for (stored, planned) in tensors.iter().zip(&model.plan.tensors) {
-        let stored = StoredTensor { info: planned.info.clone(), ..stored.clone() };
-        let (planned_form, estimate) = estimate(&stored, &planned.decision, registry)?;
-        bytes += estimate;
-        params += stored.info.elements();
-        let mut layer = json!({
-            "name": stored.info.name(), "shape": stored.info.shape(), "decision": "keep", "method": null,
-            "bits": null, "group_size": null, "rotation": false, "low_rank": null, "smoothing": null, "bytes_estimate": estimate, "reason": null,
-        });
-        match &planned.decision {
-            Decision::Keep { reason } => layer["reason"] = json!(reason),
-            Decision::Quantize(plan) => {
-                layer["decision"] = json!("quantize");
-                layer["method"] = json!(plan.method);
-                layer["bits"] = json!(plan.bits);
-                layer["group_size"] = json!(plan.group_size);
-                layer["rotation"] = json!(plan.rotation.is_some_and(|seed| rotates(&stored.info, seed)));
-                layer["low_rank"] = json!(plan.low_rank);
-                layer["smoothing"] = json!(plan.smoothing);
-            }
-        }
-        layers.push(layer);
-        jobs.extend(slab_jobs(&stored, &planned_form.encoding, jobs.len()));
-    }
-    Ok(json!({
-        "schema": "aq.plan/1",
-        "architecture": model.architecture.map(Architecture::id),
-        "layers": layers,
-        "bytes_estimate": bytes,
-        "bits_per_weight_estimate": bytes as f64 * 8.0 / params.max(1) as f64,
-        "jobs": jobs,
-    }))
-}
-
-fn rotates(info: &TensorInfo, seed: u64) -> bool {
-    aq_codec::Rotation::new(info.cols() as usize, seed).is_some()
-}
-
-/// One job a slab: the unit that workers and machines share.
-fn slab_jobs(stored: &StoredTensor, encoding: &Encoding, first_id: usize) -> Vec<Value> {
-    let info = &stored.info;
-    (0..aq_core::slab_count(info, encoding))
-        .map(|slab| {
-            let (row_start, row_count) = aq_core::slab_range(info, encoding, slab);
-            let bytes = row_count * encoding.cols(info) * info.dtype().size() as u64;
-            json!({
-                "id": first_id + slab as usize, "tensor": info.name(), "row_start": row_start,
-                "row_count": row_count, "bytes_read": bytes,
-            })
-        })
-        .collect()
 }

@@ -11,6 +11,12 @@ pub trait Progress {
     /// Something the user should know at once, in one sentence.
     fn warn(&mut self, _message: &str) {}
 
+    /// Layers are measured, before anything is decided; pass `pass` of `passes`.
+    fn measuring(&mut self, _pass: usize, _passes: usize) {}
+
+    /// A search has scored `scored` plans of at most `most`; the best score, and that of the plan it began with.
+    fn searched(&mut self, _scored: usize, _most: usize, _best: f64, _start: f64) {}
+
     /// The result is written and is being read back.
     fn verifying(&mut self) {}
 

@@ -17,7 +17,7 @@ use crate::fold::fold;
 use crate::folded::FoldedSource;
 use crate::gate::{Chain, Gate, widen_misses};
 use crate::gguf;
-use crate::input::{self, Input, OpenModel};
+use crate::input::{self, Input};
 use crate::measure::measure;
 use crate::memory;
 use crate::plan::{ModelPlan, make_plan};
@@ -25,7 +25,7 @@ use crate::recast::Recast;
 use crate::registry::Registry;
 use crate::report::{Fallback, Report, TensorReport};
 use crate::slab::TensorTask;
-use crate::target::Aim;
+use crate::target::Sizing;
 use crate::tasks::{make_layers, make_tasks, plan_budget};
 use crate::weights::TensorWeights;
 use crate::{EngineError, Job, Progress, Result, metadata, pipeline, verify};
@@ -77,14 +77,12 @@ pub(crate) fn run_model(
     let (source, notes) = formed(&cast, &plan, format)?;
     let mut also: Vec<_> = plan.fallbacks.iter().cloned().chain(rows).chain(dropped).chain(notes).collect();
     let opened = Opened { job, registry, cancel, model: &model, source: &source, calibration: &calibration };
-    let mut aim = job.target.map(|target| Aim::new(target, &plan.plan));
+    let mut sizing = Sizing::new(&opened, &mut plan, false, progress)?;
     let mut written = loop {
-        if let Some(aim) = &mut aim {
-            aim.set_rates(&mut plan.plan, source.tensors(), registry)?;
-        }
+        sizing.settle(&opened, &mut plan.plan)?;
         let written = write(&opened, &plan, path, format, progress)?;
         let bytes = written.pending.bytes();
-        if !aim.as_mut().is_some_and(|aim| !job.resume && aim.misses(bytes)) {
+        if job.resume || !sizing.misses(bytes) {
             break written;
         }
     };
@@ -100,7 +98,7 @@ pub(crate) fn run_model(
         written = write(&opened, &plan, path, format, progress)?;
         opened.hold_gate(&written)?;
     }
-    also.extend(aim.and_then(|aim| aim.fallback(written.pending.bytes(), !widened.is_empty())));
+    also.extend(sizing.fallback(written.pending.bytes(), !widened.is_empty()));
     also.extend(widened);
     let report = report(&opened, &plan, &written, also, (path, format), started);
     written.pending.commit()?;
@@ -219,6 +217,16 @@ fn write(
     Ok(Written { pending, threads, fallbacks, tensors })
 }
 
+/// Bytes of the output that `plan` gives, which is written beside `path` and dropped.
+pub(crate) fn output_bytes(
+    opened: &Opened<'_>,
+    plan: &ModelPlan,
+    path: &Path,
+    progress: &mut dyn Progress,
+) -> Result<u64> {
+    write(opened, plan, path, OutputFormat::Parquet, progress).map(|written| written.pending.bytes())
+}
+
 /// What the job did; `also` are rows that no layer tells.
 fn report(
     opened: &Opened<'_>,
@@ -265,15 +273,4 @@ fn reports(
         TensorReport::new(planned, stored, quality, choice.as_ref())
     })
     .collect()
-}
-
-/// Opens the source of a job for a plan only.
-///
-/// # Errors
-/// See [`EngineError`].
-pub fn open_for_plan(job: &Job) -> Result<Vec<OpenModel>> {
-    match input::open(job)? {
-        Input::Model(model) => Ok(vec![OpenModel { component: None, source: model.source }]),
-        Input::Pipeline(chosen) => chosen.open_components(),
-    }
 }

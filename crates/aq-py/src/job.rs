@@ -56,10 +56,10 @@ pub(crate) fn options_of(json: &str) -> PyResult<aq_engine::JobOptions> {
 }
 
 /// What a job tells: a kind, a number and a text.
-type Event = (&'static str, u64, String);
+pub(crate) type Event = (&'static str, u64, String);
 
-struct Told {
-    events: Sender<Event>,
+pub(crate) struct Told {
+    pub(crate) events: Sender<Event>,
 }
 
 impl Told {
@@ -78,6 +78,11 @@ impl Progress for Told {
         self.tell("advance", source_bytes, tensor);
     }
 
+    fn searched(&mut self, scored: usize, most: usize, best: f64, _start: f64) {
+        self.tell("start", most as u64, "");
+        self.tell("advance", scored as u64, &format!("best {best:.6e}"));
+    }
+
     fn warn(&mut self, message: &str) {
         self.tell("warn", 0, message);
     }
@@ -89,7 +94,7 @@ impl Progress for Told {
 
 /// Does `work` on a thread of its own and passes on its events, without the interpreter's lock while there are none. A signal or an exception of
 /// `told` sets the flag that `work` looks at, and is raised when it has ended.
-fn run<T: Send>(
+pub(crate) fn run<T: Send>(
     py: Python<'_>,
     work: impl FnOnce(&AtomicBool, Sender<Event>) -> aq_engine::Result<T> + Send,
     told: Option<&Bound<'_, PyAny>>,

@@ -8,6 +8,7 @@ mod errors;
 mod job;
 mod mapped;
 mod product;
+mod search;
 mod source;
 mod statistics;
 
@@ -22,6 +23,8 @@ mod _native {
     use crate::job::{compare, quantize};
     #[pymodule_export]
     use crate::product::{decode_rows, matmul_f32, matmul_i8};
+    #[pymodule_export]
+    use crate::search::search;
     #[pymodule_export]
     use crate::source::{Source, cosine_similarity, simd_level};
     #[pymodule_export]

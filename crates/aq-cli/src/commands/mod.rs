@@ -9,4 +9,5 @@ pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod plan;
 pub(crate) mod quantize;
+pub(crate) mod search;
 pub(crate) mod verify;

@@ -1,15 +1,15 @@
 //! `aq plan` and `aq quantize --dry-run`
 
-use aq_engine::{
-    Job, JobOptions, OpenModel, Registry, Result, format_size, make_plan, open_for_plan, plan_json,
-};
-use serde_json::{Value, json};
+use aq_engine::{Job, JobOptions, Registry, Result, format_size};
+use serde_json::Value;
 
 use crate::args::{PlanArgs, QuantizeArgs};
 use crate::output;
+use crate::progress::Bar;
+use crate::signals::Signals;
 
-pub(crate) fn run(args: &PlanArgs) -> Result<()> {
-    let plan = plan(args.choice.job(&args.input).over(args.choice.surroundings()?))?;
+pub(crate) fn run(args: &PlanArgs, signals: &Signals) -> Result<()> {
+    let plan = plan(args.choice.job(&args.input).over(args.choice.surroundings()?), !args.table, signals)?;
     if args.table {
         table(&plan);
     } else {
@@ -19,8 +19,8 @@ pub(crate) fn run(args: &PlanArgs) -> Result<()> {
 }
 
 /// The plan of a quantize command, for people unless `--json`.
-pub(crate) fn dry_run(args: &QuantizeArgs) -> Result<()> {
-    let plan = plan(super::quantize::options(args)?)?;
+pub(crate) fn dry_run(args: &QuantizeArgs, signals: &Signals) -> Result<()> {
+    let plan = plan(super::quantize::options(args)?, args.show.quiet || args.show.json, signals)?;
     if args.show.json {
         output::json(&plan);
     } else if !args.show.quiet {
@@ -29,22 +29,10 @@ pub(crate) fn dry_run(args: &QuantizeArgs) -> Result<()> {
     Ok(())
 }
 
-fn plan(options: JobOptions) -> Result<Value> {
+fn plan(options: JobOptions, quiet: bool, signals: &Signals) -> Result<Value> {
     let registry = Registry::default();
     let job = Job::new(options, &registry)?;
-    let mut plans = Vec::new();
-    for OpenModel { component, source } in open_for_plan(&job)? {
-        let plan = make_plan(source.path(), source.tensors(), &job, &registry)?;
-        let mut plan = plan_json(&plan, source.tensors(), &registry)?;
-        if let Some(component) = component {
-            plan["component"] = json!(component);
-        }
-        plans.push(plan);
-    }
-    if plans.len() == 1 {
-        return Ok(plans.remove(0));
-    }
-    Ok(json!({"schema": "aq.plan/1", "components": plans}))
+    aq_engine::plan(&job, &registry, &signals.cancel, &mut Bar::new(quiet))
 }
 
 fn table(plan: &Value) {
@@ -67,14 +55,16 @@ fn table(plan: &Value) {
                 text(&l["shape"]),
                 text(&l["decision"]),
                 text(&l["method"]),
-                text(&l["bits"]),
+                text(if l["rate"].is_null() { &l["bits"] } else { &l["rate"] }),
                 text(&l["group_size"]),
                 format_size(bytes),
+                l["error_estimate"].as_f64().map_or_else(String::new, |error| format!("{error:.2e}")),
                 text(&l["reason"]),
             ]
         })
         .collect();
-    output::table(&["tensor", "shape", "decision", "method", "bits", "group", "bytes", "reason"], &rows);
+    let header = ["tensor", "shape", "decision", "method", "bits", "group", "bytes", "error", "reason"];
+    output::table(&header, &rows);
     output::line(&format!(
         "about {} in all, {:.3} bits per weight",
         format_size(plan["bytes_estimate"].as_u64().unwrap_or(0)),

@@ -10,7 +10,7 @@ use crate::signals::Signals;
 
 pub(crate) fn run(args: &QuantizeArgs, signals: &Signals) -> Result<()> {
     if args.dry_run {
-        return super::plan::dry_run(args);
+        return super::plan::dry_run(args, signals);
     }
     let registry = Registry::default();
     let job = Job::new(options(args)?, &registry)?;

@@ -137,6 +137,22 @@ pub(super) static KEYS: &[Key] = &[
     key(QUANTIZATION, "target_size", Kind::Size, "1.9GB", "Size of the whole output.", |o, v| put(&mut o.target_size, text(v))),
     key(
         QUANTIZATION,
+        "sensitivity",
+        Kind::Text,
+        "sensitivity.json",
+        "What quantizing each layer alone does to the outputs of the model, measured by running it: a target size then goes where it helps most.",
+        |o, v| put(&mut o.sensitivity, text::<String>(v).map(Into::into)),
+    ),
+    key(
+        QUANTIZATION,
+        "plan",
+        Kind::Text,
+        "plan.yaml",
+        "Plan of aq plan or aq search: what happens to each tensor, in place of bits, method, sizes and rules.",
+        |o, v| put(&mut o.plan, text::<String>(v).map(Into::into)),
+    ),
+    key(
+        QUANTIZATION,
         "calibration",
         Kind::Text,
         "calib.safetensors",

@@ -19,6 +19,8 @@ impl JobOptions {
             rate: self.rate.or(lower.rate),
             target_bpw: self.target_bpw.or(lower.target_bpw),
             target_size: self.target_size.or(lower.target_size),
+            sensitivity: self.sensitivity.or(lower.sensitivity),
+            plan: self.plan.or(lower.plan),
             method: self.method.or(lower.method),
             profile: self.profile.or(lower.profile),
             calibration: self.calibration.or(lower.calibration),

@@ -11,8 +11,9 @@ from ._errors import AqError, AqWarning, ConfigError, InputError, QualityError, 
 from ._jobs import compare, inspect, quantize
 from ._model import Model, Slab, Tensor, open, quantize_array
 from ._native import __version__
+from ._search import search
 
 __all__ = [
     "AqError", "AqWarning", "ConfigError", "InputError", "Model", "QualityError", "ResourceError", "Slab", "Tensor",
-    "compare", "cosine_similarity", "inspect", "open", "quantize", "quantize_array",
+    "compare", "cosine_similarity", "inspect", "open", "quantize", "quantize_array", "search",
 ]

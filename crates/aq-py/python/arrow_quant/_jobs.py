@@ -16,7 +16,7 @@ def quantize(input: Path, output: Path, *, progress: bool | Callback = False, **
     """Quantizes a model file or folder, and returns the report: the object that `aq quantize --json` prints.
 
     Options have the names of the command's, with underscores: `bits`, `group_size` (0: the whole row), `method`, `calibration`,
-    `profile`, `rate`, `target_bpw`, `target_size`, `tensor_type` (a list of `REGEX=SPEC`), `rules`, `min_cosine`, `max_error`, `fail_fast`, `config`, `component`, `gain`, `rotation`,
+    `profile`, `rate`, `target_bpw`, `target_size`, `sensitivity`, `plan`, `tensor_type` (a list of `REGEX=SPEC`), `rules`, `min_cosine`, `max_error`, `fail_fast`, `config`, `component`, `gain`, `rotation`,
     `low_rank`, `smoothing`, `fold_smoothing`, `act_bits`, `act_mode`, `act_group_size`, `time_groups`, `time_aware`, `threads`, `memory_limit`, `streaming`, `seed`, `format`, `force`, `resume`, `allow_requantize`.
 
     `progress=True` shows a bar; a callable is given the bytes done, all bytes, and the tensor in work. Until the result is complete

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Source", "StatisticsWriter", "__version__", "compare", "cosine_similarity", "decode_rows", "hessian_block", "matmul_f32",
-    "matmul_i8", "quantize", "simd_level",
+    "matmul_i8", "quantize", "search", "simd_level",
 ]
 
 __version__: str
@@ -49,6 +49,11 @@ class StatisticsWriter:
     def finish(self, time: str, aliases: dict[str, str]) -> int: ...
 
 def hessian_block(cols: int) -> int: ...
+
+def search(
+    input: str, output: str, options: str, settings: str, fitness: str | Callable[[str], float] | None,
+    told: Callable[[str, int, str], object] | None,
+) -> str: ...
 def quantize(input: str, output: str, options: str, told: Callable[[str, int, str], object] | None) -> str: ...
 def compare(original: str, quantized: str, calibration: str | None) -> str: ...
 def cosine_similarity(a: NDArray[np.float32], b: NDArray[np.float32]) -> float: ...
