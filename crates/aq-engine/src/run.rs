@@ -237,8 +237,9 @@ fn report(
     started: Instant,
 ) -> Report {
     let Opened { job, model, .. } = *opened;
-    let fallbacks = model.fallbacks.iter().chain(&written.fallbacks).cloned().chain(also).collect();
     let layers = written.tensors.iter().filter(|t| t.is_quantized()).count();
+    let of_layers = of_all_layers(written.fallbacks.clone(), layers);
+    let fallbacks = model.fallbacks.iter().cloned().chain(of_layers).chain(also).collect();
     Report {
         input: job.input.display().to_string(),
         input_bytes: model.source.tensors().iter().map(|t| t.info.bytes()).sum(),
@@ -251,7 +252,7 @@ fn report(
         threads: written.threads,
         elapsed_s: started.elapsed().as_secs_f64(),
         peak_rss_bytes: memory::peak_rss(),
-        fallbacks: of_all_layers(fallbacks, layers),
+        fallbacks,
         tensors: written.tensors.clone(),
     }
 }
