@@ -1,11 +1,11 @@
 """Every block type of ggml, by `aq` and by ggml's own code, on weights of three distributions. Needs ggml-python and a built aq.
 
     python score_ggml.py            relative MSE: a table of docs/methods.md
-    python score_ggml.py speed      millions of weights a second on one thread: the other
+    python score_ggml.py speed      millions of weights for each second of processor time, reading and writing of files included: the other
 """
+import resource
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +41,13 @@ def errors(folder):
         print(f"| {kind} | {SIZES[kind]} | " + " | ".join(cells[kind]) + " |")
 
 
-def seconds(run):
-    """The least of three runs."""
+def cpu_seconds(run, who):
+    """The least of three runs, in processor time."""
     def once():
-        start = time.perf_counter()
-        told = run()
-        return told if isinstance(told, float) else time.perf_counter() - start
+        before = resource.getrusage(who)
+        run()
+        after = resource.getrusage(who)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return min(once() for _ in range(3))
 
 
@@ -56,10 +57,11 @@ def speed(folder):
     print("| type | aq | ggml |\n|---|---|---|")
     for kind in TYPES:
         def ours():
-            return aq_json("quantize", folder / "model.safetensors", "-o", folder / "out.gguf", "--method", kind.lower(),
-                           "--force", "--threads", 1)["elapsed_s"]
-        theirs = seconds(lambda: quantize(kind, w[:512], decode=False)) * 4
-        print(f"| {kind} | {w.size / seconds(ours) / 1e6:.0f} | {w.size / theirs / 1e6:.0f} |", flush=True)
+            aq_json("quantize", folder / "model.safetensors", "-o", folder / "out.gguf", "--method", kind.lower(), "--force",
+                    "--threads", 1)
+        ours = cpu_seconds(ours, resource.RUSAGE_CHILDREN)
+        theirs = cpu_seconds(lambda: quantize(kind, w[:512], decode=False), resource.RUSAGE_SELF) * 4
+        print(f"| {kind} | {w.size / ours / 1e6:.0f} | {w.size / theirs / 1e6:.0f} |", flush=True)
 
 
 if __name__ == "__main__":
