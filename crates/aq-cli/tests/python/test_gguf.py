@@ -215,7 +215,7 @@ def test_what_has_no_place_is_a_usage_error(options, word, tmp_path):
 def test_smoothing_is_folded_or_left_out(tmp_path):
     report = aq_json("quantize", DIGITS, "-o", tmp_path / "out.gguf", "--calibration", DIGITS / "calib.safetensors",
                      "--smoothing", "smoothquant", "--fold-smoothing", "on")
-    dropped = [f["tensor"] for f in report["fallbacks"] if f["from"] == "smoothing"]
+    dropped = [f["tensor"] for f in report["fallbacks"] if (f["from"], f["to"]) == ("smoothing", "off")]
     assert dropped and "blocks.0.attn.qkv.weight" not in dropped
 
 
