@@ -213,7 +213,7 @@ mod tests {
             let small = of(kind, 32).expect("one of blocks of 32");
             assert!(small.row_bytes(256) >= kind.row_bytes(256));
         }
-        for bits in BitWidth::ALL {
+        for bits in BitWidth::ALL.into_iter().filter(|bits| bits.get() > 1) {
             assert_eq!(of_bits(bits).bits(), bits);
         }
     }

@@ -123,7 +123,7 @@ fn damaged_files_are_refused_or_read() {
         assert!(aq_io::open(&path, Access::Positioned).is_err() || bytes.len() - length < 32, "{length}");
     }
     for at in 0..header.min(bytes.len()) {
-        for change in [0x01, 0x80, 0xff] {
+        for change in [0x01, 0xff] {
             let mut damaged = bytes.clone();
             damaged[at] ^= change;
             aq_io::fuzzing::gguf_file(&damaged);
