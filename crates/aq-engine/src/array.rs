@@ -21,39 +21,49 @@ use crate::{EngineError, Job, JobOptions, Registry, Result};
 /// What the tensor is called where a name is needed.
 const NAME: &str = "array";
 
-/// Quantizes a row-major array of that shape with the bits, group size, method and transforms of `options`, whatever its size: no
+/// Quantizes a row-major array of that shape, given as little-endian elements of `dtype`, with the bits, group size, method and transforms of `options`, whatever its size: no
 /// rule keeps it. The result is a model of one tensor, `array`.
 ///
 /// # Errors
-/// [`EngineError::Config`] for options or a shape that make no sense, [`EngineError::Tensor`] for values that are not finite,
-/// [`EngineError::Strategy`] when the method does not take the shape.
+/// [`EngineError::Config`] for options, a type or a shape that make no sense, [`EngineError::Tensor`] for values that are not finite,
+/// [`EngineError::Strategy`] when the method does not take the shape, [`EngineError::Interrupted`] once `cancel` is set.
 ///
 /// ```
+/// use aq_engine::aq_core::DType;
 /// let weights: Vec<f32> = (0..4096).map(|i| (i % 61) as f32 - 30.0).collect();
+/// let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
 /// let options = aq_engine::JobOptions { bits: Some(8), ..Default::default() };
-/// let model = aq_engine::quantize_array(&weights, &[64, 64], options)?;
+/// let model = aq_engine::quantize_array(&bytes, DType::F32, &[64, 64], options, &false.into())?;
 /// let mut back = vec![0.0; 4096];
 /// aq_engine::read_weights(&*model, 0, &mut back)?;
 /// assert!(weights.iter().zip(&back).all(|(a, b)| (a - b).abs() < 0.2));
 /// # Ok::<(), aq_engine::EngineError>(())
 /// ```
-pub fn quantize_array(weights: &[f32], shape: &[u64], options: JobOptions) -> Result<Box<dyn Source>> {
+pub fn quantize_array(
+    bytes: &[u8],
+    dtype: DType,
+    shape: &[u64],
+    options: JobOptions,
+    cancel: &AtomicBool,
+) -> Result<Box<dyn Source>> {
     let registry = Registry::default();
     let job = Job::new(options, &registry)?;
     let info =
-        TensorInfo::new(NAME, shape.to_vec(), DType::F32).map_err(|e| EngineError::Config(e.to_string()))?;
-    if info.elements() != weights.len() as u64 || info.cols() > aq_core::MAX_ROW_WEIGHTS {
+        TensorInfo::new(NAME, shape.to_vec(), dtype).map_err(|e| EngineError::Config(e.to_string()))?;
+    let is_whole = info.bytes() == bytes.len() as u64 && info.cols() <= aq_core::MAX_ROW_WEIGHTS;
+    if !is_whole || !dtype.is_float() {
+        let bytes = bytes.len();
         let fact =
-            format!("{} values do not make an array of shape {shape:?} that can be quantized", weights.len());
+            format!("{bytes} bytes of {dtype} do not make an array of shape {shape:?} that can be quantized");
         return Err(EngineError::Config(fact));
     }
     let plan = layer_plan(&job, &registry);
     let source = Memory {
         stored: StoredTensor::new(info, Encoding::Raw),
-        values: Values::Raw(weights),
+        values: Values::Raw(bytes),
         none: BTreeMap::new(),
     };
-    let (stored, slabs) = encode(&source, &plan, &job, &registry)?;
+    let (stored, slabs) = encode(&source, &plan, &job, &registry, cancel)?;
     Ok(Box::new(Memory { stored, values: Values::Slabs(slabs), none: BTreeMap::new() }))
 }
 
@@ -78,6 +88,7 @@ fn encode(
     plan: &LayerPlan,
     job: &Job,
     registry: &Registry,
+    cancel: &AtomicBool,
 ) -> Result<(StoredTensor, Vec<EncodedRows>)> {
     let weights = TensorWeights::new(source, 0);
     let method = strategy(registry, &plan.method)?;
@@ -94,9 +105,8 @@ fn encode(
     let work = Work::Quantize(Layer::new(method, plan, &layer, None));
     let count = slab_count(&stored.info, &stored.encoding);
     let task = TensorTask { source, index: 0, output_index: 0, stored: stored.clone(), slabs: count, work };
-    let run = AtomicBool::new(false);
     let slab = |worker: &mut SlabWorker, slab| {
-        worker.encode(&task, slab, EncodedRows::default(), &run).map(|encoded| encoded.rows)
+        worker.encode(&task, slab, EncodedRows::default(), cancel).map(|encoded| encoded.rows)
     };
     let slabs: Result<Vec<_>> =
         (0..count).into_par_iter().map_init(|| SlabWorker::new(job.block_bytes), slab).collect();
@@ -111,7 +121,7 @@ struct Memory<'a> {
 }
 
 enum Values<'a> {
-    Raw(&'a [f32]),
+    Raw(&'a [u8]),
     Slabs(Vec<EncodedRows>),
 }
 
@@ -153,8 +163,9 @@ impl Source for Memory<'_> {
 
     fn borrow_bytes(&self, _index: usize, range: Range<u64>) -> Option<&[u8]> {
         match &self.values {
-            Values::Raw(weights) => bytemuck::cast_slice(weights)
-                .get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?),
+            Values::Raw(bytes) => {
+                bytes.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
+            }
             Values::Slabs(_) => None,
         }
     }

@@ -20,6 +20,12 @@ pub use template::{config_template, write_new_file};
 
 use keys::{KEYS, find};
 
+/// Every name that [`read_options`] knows.
+pub fn option_names() -> impl Iterator<Item = &'static str> {
+    let names = KEYS.iter().flat_map(|key| std::iter::once(key.name).chain(key.aliases.iter().copied()));
+    names.chain(["config", "block_size", "force", "resume"])
+}
+
 /// The largest configuration file that is read.
 const MAX_BYTES: u64 = 1 << 20;
 

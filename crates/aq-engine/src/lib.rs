@@ -51,7 +51,7 @@ mod weights;
 
 pub use aq_core;
 pub use aq_core::SmoothingPlan;
-pub use aq_io::{Format, IoError, OutputFormat, Source};
+pub use aq_io::{Format, IoError, OutputFormat, SlabRow, Source, slab_row};
 pub use aq_kernels::level as simd_level;
 pub use aq_timeaware;
 
@@ -62,7 +62,8 @@ pub use array::quantize_array;
 pub use calibrate::{Calibrated, CalibratedLayer, calibrate};
 pub use compare::{ModelComparison, TensorComparison, compare};
 pub use config::{
-    Environment, config_template, read_config, read_environment, read_options, schema, write_new_file,
+    Environment, config_template, option_names, read_config, read_environment, read_options, schema,
+    write_new_file,
 };
 pub use convert::{convert, dequantize};
 pub use error::{EngineError, Result};

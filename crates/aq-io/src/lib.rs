@@ -23,7 +23,9 @@ mod safetensors;
 mod sink;
 mod source;
 
-pub use columnar::{BucketStatistics, LayerStatistics, StatisticsFile, StoredBucket, StoredLayer};
+pub use columnar::{
+    BucketStatistics, LayerStatistics, SlabRow, StatisticsFile, StoredBucket, StoredLayer, slab_row,
+};
 pub use error::{IoError, Result};
 pub use folder::verify_folder;
 pub use gguf::read_back;

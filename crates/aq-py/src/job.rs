@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use aq_engine::{Job, Progress, Registry};
+use aq_engine::aq_core::{DType, Decision, Encoding, PlannedTensor, StoredTensor, TensorInfo};
+use aq_engine::{Job, Progress, Registry, make_plan};
 use pyo3::prelude::*;
+use serde_json::json;
 
 use crate::errors::{raised, refused};
 
@@ -47,6 +49,34 @@ pub(crate) fn compare(
         compared.map(|compared| compared.json().to_string())
     };
     run(py, work, None)
+}
+
+/// What happens to each tensor of a model with such names and shapes, as JSON.
+#[pyfunction]
+pub(crate) fn plan(tensors: Vec<(String, Vec<u64>)>, options: &str) -> PyResult<String> {
+    let registry = Registry::default();
+    let job = Job::new(options_of(options)?, &registry).map_err(raised)?;
+    let stored = |(name, shape)| {
+        let info = TensorInfo::new(name, shape, DType::F32).map_err(|e| refused(e.to_string()))?;
+        Ok(StoredTensor::new(info, Encoding::Raw))
+    };
+    let tensors = tensors.into_iter().map(stored).collect::<PyResult<Vec<_>>>()?;
+    let plan = make_plan("model".as_ref(), &tensors, &job, &registry).map_err(raised)?;
+    let layer = |tensor: &PlannedTensor| match &tensor.decision {
+        Decision::Keep { reason } => {
+            json!({"name": tensor.info.name(), "decision": "keep", "reason": reason})
+        }
+        Decision::Quantize(plan) => json!({
+            "name": tensor.info.name(), "decision": "quantize", "method": plan.method, "bits": plan.bits, "group_size": plan.group_size,
+        }),
+    };
+    Ok(json!({"layers": plan.plan.tensors.iter().map(layer).collect::<Vec<_>>()}).to_string())
+}
+
+/// Every option's name.
+#[pyfunction]
+pub(crate) fn option_names() -> Vec<&'static str> {
+    aq_engine::option_names().collect()
 }
 
 /// The options of a JSON object.

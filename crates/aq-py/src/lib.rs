@@ -4,6 +4,7 @@
 //! quantized layers. The package under `python/arrow_quant` is what users see; names here may change with it.
 #![deny(unsafe_code)]
 
+mod arrow;
 mod errors;
 mod job;
 mod mapped;
@@ -20,7 +21,7 @@ mod _native {
     #[pymodule_export]
     const __version__: &str = env!("CARGO_PKG_VERSION");
     #[pymodule_export]
-    use crate::job::{compare, quantize};
+    use crate::job::{compare, option_names, plan, quantize};
     #[pymodule_export]
     use crate::product::{decode_rows, matmul_f32, matmul_i8};
     #[pymodule_export]

@@ -1,12 +1,14 @@
-//! Bytes of a memory map as numpy arrays: the only unsafe code of this crate.
+//! Bytes of a memory map as numpy arrays and Arrow buffers.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use numpy::PyArray1;
 use numpy::ndarray::ArrayView1;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::arrow::Buffer;
 use crate::source::Source;
 
 /// Where some bytes lie, without holding on to them.
@@ -19,6 +21,10 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self { start: bytes.as_ptr(), len: bytes.len() }
+    }
+
+    pub(crate) fn start(self) -> *const u8 {
+        self.start
     }
 
     fn is_in(self, buffer: &Range<*const u8>) -> bool {
@@ -53,4 +59,15 @@ pub(crate) fn array<'py>(
     read_only.set_item("write", false)?;
     array.call_method("setflags", (), Some(&read_only))?;
     Ok(array.into_any())
+}
+
+/// Bytes that `model` gave for a call with `read`, as an Arrow buffer: a copy of those in `read`, the others in place. The buffer keeps
+/// the model alive.
+pub(crate) fn buffer(model: &Arc<dyn aq_engine::Source>, place: Place, read: &[u8]) -> Buffer {
+    let Place { start, len } = place;
+    if place.is_in(&read.as_ptr_range()) {
+        let first = (start as usize).wrapping_sub(read.as_ptr() as usize);
+        return Buffer::copy(read.get(first..first + len).unwrap_or_default());
+    }
+    Buffer::Borrowed { place, _model: model.clone() }
 }

@@ -2,15 +2,17 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use aq_codec::Side;
-use aq_engine::aq_core::{Encoding, SlabParts, StoredTensor, slab_count, slab_range};
+use aq_engine::aq_core::{DType, Encoding, SlabParts, StoredTensor, slab_count, slab_range};
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyCapsule, PyDict};
 
+use crate::arrow;
 use crate::errors::{raised, refused};
-use crate::job::options_of;
+use crate::job::{options_of, run};
 use crate::mapped::{Place, array};
 
 /// An opened model, or an array that was quantized.
@@ -31,17 +33,21 @@ impl Source {
         Ok(Self { model: model.into() })
     }
 
-    /// Quantizes an array of that shape, with options as a JSON object.
+    /// Quantizes an array of that element type and shape, given as its bytes, with options as a JSON object.
     #[staticmethod]
     fn quantize(
         py: Python<'_>,
-        weights: PyReadonlyArray1<'_, f32>,
+        bytes: PyReadonlyArray1<'_, u8>,
+        dtype: &str,
         shape: Vec<u64>,
         options: &str,
     ) -> PyResult<Self> {
-        let (options, weights) = (options_of(options)?, weights.as_slice()?);
-        let model = py.detach(|| aq_engine::quantize_array(weights, &shape, options)).map_err(raised)?;
-        Ok(Self { model: model.into() })
+        let (options, bytes) = (options_of(options)?, bytes.as_slice()?);
+        let dtype =
+            DType::from_name(dtype).ok_or_else(|| refused(format!("unknown element type {dtype}")))?;
+        let work =
+            |cancel: &AtomicBool, _events| aq_engine::quantize_array(bytes, dtype, &shape, options, cancel);
+        Ok(Self { model: run(py, work, None)?.into() })
     }
 
     /// What `aq inspect --json` prints.
@@ -87,6 +93,32 @@ impl Source {
         let places = [codes, scales, offsets, extra].map(Place::of);
         let [codes, scales, offsets, extra] = places.map(|place| array(slf, place, &buffer));
         Ok((codes?, scales?, offsets?, extra?))
+    }
+
+    /// The capsule `arrow_array_stream` of some tensors.
+    fn arrow_stream<'py>(
+        &self,
+        py: Python<'py>,
+        first: usize,
+        count: usize,
+    ) -> PyResult<Bound<'py, PyCapsule>> {
+        let end = first.saturating_add(count).min(self.model.tensors().len());
+        arrow::stream(py, self.model.clone(), first..end)
+    }
+
+    /// The capsules `arrow_schema` and `arrow_array` of one tensor.
+    fn arrow_array<'py>(
+        &self,
+        py: Python<'py>,
+        index: usize,
+    ) -> PyResult<(Bound<'py, PyCapsule>, Bound<'py, PyCapsule>)> {
+        self.tensor(index)?;
+        arrow::array(py, &self.model, index)
+    }
+
+    /// The capsule `arrow_schema`.
+    fn arrow_schema<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
+        arrow::schema_capsule(py, &*self.model)
     }
 
     /// What is done to the decoded weights of a tensor: `rotation` (block, signs), `smoothing`, `low_rank` (scales, left, right).

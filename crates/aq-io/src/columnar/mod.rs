@@ -9,6 +9,7 @@ mod parquet;
 mod rows;
 mod schema;
 mod side;
+mod slab_row;
 mod statistics;
 mod table;
 #[cfg(test)]
@@ -17,4 +18,5 @@ mod tests;
 pub(crate) use arrow::{ArrowSink, open_arrow};
 pub use parquet::StatisticsFile;
 pub(crate) use parquet::{ParquetSink, StatisticsWriter, open_parquet};
+pub use slab_row::{SlabRow, slab_row};
 pub use statistics::{BucketStatistics, LayerStatistics, StoredBucket, StoredLayer};

@@ -1,6 +1,7 @@
 """Arrays in and out: numpy, the buffer protocol, DLPack, bfloat16."""
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -18,19 +19,45 @@ STORED = {
 }
 
 
-def as_f32(value: Any) -> Array:
-    """Any floating-point array as contiguous f32: numpy, `ml_dtypes.bfloat16`, the buffer protocol, or `__dlpack__`.
+#: Element types of weights that are taken as they lie in memory.
+_TAKEN = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
-    A tensor of bfloat16, which numpy does not have, is widened by its own `float` method.
+
+def as_weights(value: Any) -> tuple[Array, str]:
+    """Any array of numbers in C order, with the name of its element type: as it lies in memory where it is a float of 16 to 64 bits in that
+    order, else as f32. Elements of bfloat16 may come as their bits.
+
+    Takes numpy arrays, the buffer protocol, and `__dlpack__` on the CPU.
     """
-    if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
-        if "bfloat16" in str(getattr(value, "dtype", "")):
-            value = value.float()
-        value = np.from_dlpack(value.detach() if hasattr(value, "detach") else value)
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
+    array, taken = _as_array(value)
+    taken = taken or _TAKEN.get(array.dtype.name)
+    if taken is None and array.dtype.kind not in "fiu":
         raise ConfigError(f"an array of {array.dtype} has no weights")
-    return np.ascontiguousarray(array, dtype=np.float32).reshape(array.shape)
+    kept = array.dtype if taken == "BF16" else array.dtype.newbyteorder("<")
+    return np.ascontiguousarray(array, kept if taken else np.float32).reshape(array.shape), taken or "F32"
+
+
+def _as_array(value: Any) -> tuple[Array, str | None]:
+    """An array that shares the memory of `value` where that is possible; with the type of its elements where it holds their bits."""
+    if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack__"):
+        return np.asarray(value), None
+    try:
+        value = value.detach() if hasattr(value, "detach") else value
+        if "torch.bfloat16" not in str(getattr(value, "dtype", "")):
+            return np.from_dlpack(value), None
+        # numpy knows no bfloat16: it takes the bits.
+        return np.from_dlpack(value.view(sys.modules["torch"].int16)), "BF16"
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(f"an array on {getattr(value, 'device', 'another device')} cannot be read: {error}") from None
+
+
+def as_f32(value: Any) -> Array:
+    """The same as contiguous f32."""
+    values, dtype = as_weights(value)
+    if dtype == "BF16":
+        bits: Array = values.view(np.uint16).astype(np.uint32) << np.uint32(16)
+        return bits.view(np.float32)
+    return values.astype(np.float32, copy=False)
 
 
 def bfloat16_bits(values: Array) -> Array:

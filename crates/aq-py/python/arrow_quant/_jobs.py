@@ -3,21 +3,18 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import Any, Unpack
 
 from . import _native
-from ._errors import ConfigError
+from ._options import Options, Path, as_json
 from ._progress import Bar, Callback, Told, chosen
 
-Path = str | os.PathLike[str]
 
-
-def quantize(input: Path, output: Path, *, progress: bool | Callback = False, **options: Any) -> dict[str, Any]:
+def quantize(input: Path, output: Path, *, progress: bool | Callback = False, **options: Unpack[Options]) -> dict[str, Any]:
     """Quantizes a model file or folder, and returns the report: the object that `aq quantize --json` prints.
 
     Options have the names of the command's, with underscores: `bits`, `group_size` (0: the whole row), `method`, `calibration`,
-    `profile`, `rate`, `target_bpw`, `target_size`, `sensitivity`, `plan`, `tensor_type` (a list of `REGEX=SPEC`), `rules`, `min_cosine`, `max_error`, `fail_fast`, `config`, `component`, `gain`, `rotation`,
-    `low_rank`, `smoothing`, `fold_smoothing`, `act_bits`, `act_mode`, `act_group_size`, `time_groups`, `time_aware`, `threads`, `memory_limit`, `streaming`, `seed`, `format`, `force`, `resume`, `allow_requantize`.
+    `profile`, `tensor_type` (a list of `REGEX=SPEC`) and the others of `Options`.
 
     `progress=True` shows a bar; a callable is given the bytes done, all bytes, and the tensor in work. Until the result is complete
     and verified, nothing is at `output`; after Ctrl-C, which raises `KeyboardInterrupt` within a second, neither.
@@ -29,18 +26,10 @@ def quantize(input: Path, output: Path, *, progress: bool | Callback = False, **
     """
     show = chosen(progress)
     try:
-        return _object(_native.quantize(os.fspath(input), os.fspath(output), plain(options), Told(show)))
+        return _object(_native.quantize(os.fspath(input), os.fspath(output), as_json(options), Told(show)))
     finally:
         if isinstance(show, Bar):
             show.close()
-
-
-def plain(options: dict[str, Any]) -> str:
-    """Options as JSON; paths become text."""
-    try:
-        return json.dumps(options, default=os.fspath)
-    except TypeError as error:
-        raise ConfigError(f"an option is neither a number, a text, a switch nor a list: {error}") from None
 
 
 def inspect(path: Path) -> dict[str, Any]:

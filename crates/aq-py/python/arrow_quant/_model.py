@@ -3,16 +3,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
 from . import _native
-from ._arrays import STORED, Array, as_dtype, as_f32
+from ._arrays import STORED, Array, as_dtype, as_weights
 from ._errors import ConfigError
-from ._jobs import plain
+from ._options import Options, as_json
 
 
 class Slab(NamedTuple):
@@ -137,13 +137,32 @@ class Tensor:
             return self.codes.view(STORED[self.src_dtype]).reshape(self.shape)
         return as_dtype(self._source.weights(self._index).reshape(self.shape), dtype)
 
+    def __arrow_c_schema__(self) -> object:
+        """The columns of `__arrow_c_array__` as a capsule."""
+        return self._source.arrow_schema()
+
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
+        """Its slabs as an Arrow struct, a row for each, with the columns of docs/format.md: for `pyarrow.record_batch(tensor)`.
+
+        The codes of one slab are not copied; those of several are, as Arrow keeps a column in one buffer. `__arrow_c_stream__` has them
+        slab by slab, in place.
+        """
+        return self._source.arrow_array(self._index)
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The same, a batch for each slab."""
+        return self._source.arrow_stream(self._index, 1)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         values = self.dequantize()
         return values if dtype is None else values.astype(dtype)
 
 
-class Model(Mapping[str, Tensor]):
-    """An opened model: a mapping of names to tensors, in the order of the file."""
+class Model:
+    """An opened model: names and their tensors, in the order of the file, as a dictionary has them, and a table of slabs as Arrow has it.
+
+    It is no `Mapping` to `isinstance`: programs such as polars take those for columns by name.
+    """
 
     def __init__(self, source: _native.Source, path: str) -> None:
         self._source, self.path = source, path
@@ -152,8 +171,27 @@ class Model(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
+
+    def keys(self) -> KeysView[str]:
+        """Names of the tensors."""
+        return self._tensors.keys()
+
+    def values(self) -> ValuesView[Tensor]:
+        """The tensors."""
+        return self._tensors.values()
+
+    def items(self) -> ItemsView[str, Tensor]:
+        """Names and tensors."""
+        return self._tensors.items()
+
+    def get(self, name: str) -> Tensor | None:
+        """The tensor of that name, if there is one."""
+        return self._tensors.get(name)
 
     def __len__(self) -> int:
         return len(self._tensors)
@@ -166,6 +204,20 @@ class Model(Mapping[str, Tensor]):
         """Free-form metadata of the file."""
         metadata: dict[str, str] = json.loads(self._source.inspect())["metadata"]
         return metadata
+
+    def __arrow_c_schema__(self) -> object:
+        """The columns of `__arrow_c_stream__` as a capsule."""
+        return self._source.arrow_schema()
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """All slabs as a stream of record batches with the columns of docs/format.md, one for each slab, which are read as they are asked for.
+
+        Codes of a mapped file are not copied. pyarrow, polars and DuckDB take it:
+
+            table = pyarrow.table(model)
+            duckdb.sql("SELECT tensor, sum(octet_length(codes)) FROM model GROUP BY 1")
+        """
+        return self._source.arrow_stream(0, len(self))
 
     def state_dict(self, framework: str = "numpy", dtype: str | None = None) -> dict[str, Any]:
         """All tensors as plain ones, by name: numpy arrays, torch tensors, or jax arrays.
@@ -210,13 +262,16 @@ def open(path: str | os.PathLike[str]) -> Model:
     return Model(_native.Source.open(os.fspath(path)), os.fspath(path))
 
 
-def quantize_array(array: Any, **options: Any) -> Tensor:
+def quantize_array(array: Any, **options: Unpack[Options]) -> Tensor:
     """Quantizes one array of weights, whose first axis are its rows, with the options of `quantize`: `bits`, `group_size`, `method`,
     `rate`, `rotation`, `low_rank`, `gain`, `seed`.
+
+    Takes numpy arrays, `ml_dtypes.bfloat16` among them, anything with the buffer protocol, and anything on the CPU with `__dlpack__`, such as
+    torch tensors. Elements of 16, 32 and 64 bits that lie in order are read where they are.
 
         q = arrow_quant.quantize_array(weights, bits=4, group_size=64, method="ls")
         print(q.bits_per_weight, arrow_quant.cosine_similarity(weights, q.dequantize()))
     """
-    values = as_f32(array)
-    source = _native.Source.quantize(values.reshape(-1), values.shape, plain(options))
+    values, dtype = as_weights(array)
+    source = _native.Source.quantize(values.reshape(-1).view(np.uint8), dtype, values.shape, as_json(options))
     return Tensor(source, 0, source.tensors()[0])

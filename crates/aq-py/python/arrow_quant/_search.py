@@ -8,7 +8,7 @@ from typing import Any
 
 from . import _native
 from ._errors import AqError
-from ._jobs import Path, plain
+from ._options import Path, as_json
 from ._progress import Bar, Callback, Told, chosen
 
 
@@ -56,7 +56,7 @@ def search(
     paths = os.fspath(input), os.fspath(output)
     try:
         found: dict[str, Any] = json.loads(
-            _native.search(*paths, plain(options), json.dumps(settings), fitness, Told(show)))
+            _native.search(*paths, as_json(options), json.dumps(settings), fitness, Told(show)))
     finally:
         if isinstance(show, Bar):
             show.close()

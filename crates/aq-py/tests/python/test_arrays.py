@@ -60,6 +60,37 @@ def test_strides_buffers_and_dlpack(random):
     assert np.array_equal(aq.quantize_array(Foreign()).dequantize(), want)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.float64])
+def test_arrays_in_order_are_read_where_they_are(random, dtype):
+    from arrow_quant._arrays import as_weights
+
+    weights = random.standard_normal((16, 64)).astype(dtype)
+    taken, name = as_weights(weights)
+    assert np.shares_memory(taken, weights)
+    assert name == aq.quantize_array(weights).src_dtype == {"b": "BF"}.get(weights.dtype.name[0], "F") + str(8 * weights.itemsize)
+    view = as_weights(memoryview(weights) if dtype != ml_dtypes.bfloat16 else weights)[0]
+    assert np.shares_memory(view, weights)
+
+
+def test_other_byte_orders(random):
+    weights = random.standard_normal((16, 64)).astype(">f4")
+    assert np.array_equal(aq.quantize_array(weights).codes, aq.quantize_array(weights.astype("<f4")).codes)
+
+
+def test_an_array_elsewhere_is_refused():
+    class Elsewhere:
+        device = "cuda:0"
+
+        def __dlpack__(self, **options):
+            raise BufferError("not on the CPU")
+
+        def __dlpack_device__(self):
+            return (2, 0)
+
+    with pytest.raises(aq.ConfigError, match="cuda:0"):
+        aq.quantize_array(Elsewhere())
+
+
 def test_what_is_refused(random):
     weights = random.standard_normal((8, 64))
     weights[2, 3] = np.inf

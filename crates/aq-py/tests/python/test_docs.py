@@ -8,7 +8,7 @@ from conftest import DIGITS, ROOT
 def test_examples(tmp_path, monkeypatch, capsys):
     text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", text, re.S)
-    assert len(examples) == 2
+    assert len(examples) == 3
     shutil.copytree(DIGITS, tmp_path / "docs" / "models" / "digits-dit")
     monkeypatch.chdir(tmp_path)
     names = {}

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -85,6 +86,18 @@ def test_progress_counts_every_byte(tmp_path):
     assert any(tensor.startswith("blocks.") for _, _, tensor in calls)
 
 
+def test_a_bar_of_tqdm(tmp_path, capfd):
+    pytest.importorskip("tqdm", reason="the bar is one of tqdm")
+    aq.quantize(DIGITS, tmp_path / "a.parquet", progress=True)
+    assert "100%" in capfd.readouterr().err
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    try:
+        aq.quantize(DIGITS, tmp_path / "b.parquet", progress=True)
+    finally:
+        del os.environ["HF_HUB_DISABLE_PROGRESS_BARS"]
+    assert "%" not in capfd.readouterr().err
+
+
 def test_an_exception_of_the_callback_stops_the_job(tmp_path):
     def stop(done, total, tensor):
         raise LookupError(tensor)
@@ -101,27 +114,46 @@ def test_warnings_reach_python(tmp_path):
 
 
 INTERRUPTED = """
-import sys, arrow_quant as aq
+import sys, time, numpy as np, arrow_quant as aq
 def told(done, total, tensor):
     print("working", flush=True)
+what, source, out = sys.argv[1:]
 try:
-    aq.quantize(sys.argv[1], sys.argv[2], method="trellis6", threads=1, progress=told)
+    if what == "array":
+        weights = np.load(source)
+        print("working", flush=True)
+        aq.quantize_array(weights, method="trellis6")
+    elif what == "compare":
+        print("working", flush=True)
+        while True:
+            aq.compare(source, source)
+    else:
+        aq.quantize(source, out, method="trellis6", threads=1, progress=told)
 except KeyboardInterrupt:
-    print("interrupted", flush=True)
+    print("interrupted", time.time(), flush=True)
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
-def test_ctrl_c_leaves_nothing(tmp_path, random):
+@pytest.mark.parametrize("what", ["file", "folder", "array", "compare"])
+def test_ctrl_c_leaves_nothing(what, tmp_path, random):
     source, out = tmp_path / "m.safetensors", tmp_path / "out"
     out.mkdir()
     weights = {f"blocks.{i}.weight": random.standard_normal((2048, 2048), np.float32) for i in range(4)}
     write_safetensors(source, weights)
-    argv = [sys.executable, "-c", INTERRUPTED, str(source), str(out / "q.parquet")]
+    if what == "array":
+        source = tmp_path / "m.npy"
+        np.save(source, np.concatenate(list(weights.values())))
+    target = out / ("q.parquet" if what == "file" else "q")
+    argv = [sys.executable, "-c", INTERRUPTED, what, str(source), str(target)]
     child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert child.stdout.readline() == "working\n"
+    # In the middle of the work, not at its first step.
+    time.sleep(0.5)
+    sent = time.time()
     child.send_signal(signal.SIGINT)
     # Alone it takes a minute.
-    rest = child.communicate(timeout=20)[0]
-    assert rest.endswith("interrupted\n")
+    rest = child.communicate(timeout=20)[0].split()
+    assert rest[-2] == "interrupted"
+    print(f"{what}: KeyboardInterrupt {float(rest[-1]) - sent:.3f} s after the signal")
     assert not list(out.iterdir())

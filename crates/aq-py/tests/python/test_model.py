@@ -15,6 +15,8 @@ def test_a_model_is_a_mapping_in_the_order_of_the_file(quantized):
     assert len(model) == 62 and QKV in model and "none" not in model
     assert list(model) == [t["name"] for t in aq.inspect(quantized)["tensors"]]
     assert model.metadata["aq.format_version"] == "1"
+    assert model.get("none") is None and model.get(QKV) is model[QKV]
+    assert dict(model).keys() == model.keys() and [t.name for t in model.values()] == list(model)
     with pytest.raises(KeyError):
         model["none"]
 
