@@ -16,8 +16,8 @@ class Options(TypedDict, total=False):
 
     #: Bits of a code: 2, 3, 4, 5, 6 or 8.
     bits: int | None
-    #: Weights that share a scale; 0 for a whole row.
-    group_size: int | None
+    #: Weights that share a scale; 0 or `row` for a whole row.
+    group_size: int | str | None
     #: `minmax`, `ls`, `gptq`, `entropy`, `trellis` or any other strategy.
     method: str | None
     #: `edge`, `local` or `cloud`.
@@ -30,8 +30,22 @@ class Options(TypedDict, total=False):
     target_bpw: float | None
     #: Size of the whole file: `"1.9GB"`.
     target_size: str | int | None
+    #: Least cosine of each weight with its quantized form.
+    min_cosine: float | None
+    #: Largest relative squared error of each layer's outputs.
+    max_error: float | None
+    #: Stop at the first tensor that misses a bound.
+    fail_fast: bool | None
     #: Rules `REGEX=SPEC`, the first match wins.
     tensor_type: str | Sequence[str] | None
+    #: Rules as a configuration file has them, after those of `tensor_type`.
+    rules: Sequence[Mapping[str, object]] | None
+    #: A configuration file, which the other options go before.
+    config: Path | None
+    #: What quantizing each layer alone does to the outputs of the model, for a target size.
+    sensitivity: Path | None
+    #: A plan of `aq plan` or `search`: what happens to each tensor.
+    plan: Path | None
     #: Components of a pipeline to quantize.
     component: str | Sequence[str] | None
     #: One factor per output row that removes the shrinkage of the grid.
@@ -42,6 +56,8 @@ class Options(TypedDict, total=False):
     low_rank: str | int | bool | None
     #: `auto`, `off`, a formula or an alpha from 0 to 1.
     smoothing: str | float | bool | None
+    #: The same as smoothing: `auto`, or `off`.
+    spatial: bool | None
     #: Move smoothing into the layer before.
     fold_smoothing: bool | None
     #: Quantize the inputs of layers too, to so many bits.
@@ -50,6 +66,8 @@ class Options(TypedDict, total=False):
     act_mode: str | None
     #: Inputs of a token that share a range; 0 for all of them.
     act_group_size: int | None
+    #: Whether channels of inputs may be shifted before they are quantized.
+    act_shift: bool | None
     #: Groups of timesteps.
     time_groups: int | None
     #: Whether ranges may differ by time.
@@ -72,6 +90,8 @@ class Options(TypedDict, total=False):
     resume: bool | None
     #: Accept tensors that are quantized already.
     allow_requantize: bool | None
+    #: Another name of `component`.
+    components: str | Sequence[str] | None
     #: Older name of `profile`.
     deployment_profile: str | None
     #: Older name of `bits`.

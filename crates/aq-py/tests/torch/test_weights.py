@@ -22,7 +22,7 @@ def test_affine_weights_stay_as_stored(bits, method, cols, group):
     packed, truth = PackedWeight(stored), torch.from_numpy(stored.dequantize())
     assert torch.equal(packed.dense(), truth)
     # What other devices do gives the same bits.
-    grids = (packed.scales, packed.offsets, packed.zeros, packed.bits, packed.group, packed.cols)
+    grids = (*(packed.floats(name) for name in ("scales", "offsets", "zeros")), packed.bits, packed.group, packed.cols)
     assert torch.equal(decode(packed.codes, *grids) * packed._factors()[:, None], truth)
     for tokens in (1, FEW_TOKENS, FEW_TOKENS + 1, 40):
         x = torch.randn(tokens, cols)

@@ -118,13 +118,15 @@ class Activations:
 def read_activations(metadata: Mapping[str, str]) -> dict[str, Activations]:
     """The layers of a file whose inputs are quantized, by the name of the weight without `.weight`."""
     text = metadata.get("aq.activations")
-    if text is None:
-        return {}
-    stored: Any = json.loads(text)
-    if stored.get("schema") != SCHEMA:
-        raise InputError(f"aq.activations: schema {stored.get('schema')!r} is not {SCHEMA}")
+    return {} if text is None else parse_activations(json.loads(text))
+
+
+def parse_activations(stored: Any) -> dict[str, Activations]:
+    """The same of the value of that key."""
     names = ("bits", "mode", "group_size", "boundaries", "low", "high", "clip")
     try:
+        if stored.get("schema") != SCHEMA:
+            raise InputError(f"aq.activations: schema {stored.get('schema')!r} is not {SCHEMA}")
         return {
             layer: Activations(**{name: plan[name] for name in names if name in plan}, shift=_shifts(plan.get("shift", [])))
             for layer, plan in stored["layers"].items()

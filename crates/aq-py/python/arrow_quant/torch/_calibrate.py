@@ -97,7 +97,7 @@ def calibrate(
 
 def _chosen(model: nn.Module, layers: Any) -> list[tuple[str, nn.Module]]:
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)
-    every = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
+    every: list[tuple[str, nn.Module]] = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
     if layers is None:
         return every
     if isinstance(layers, str):
@@ -247,7 +247,7 @@ class _Rows:
         return self.values[torch.unravel_index(index, self.places)].reshape(len(index), -1)
 
 
-def _rows(module: nn.Module, x: Tensor) -> tuple[_Rows, int]:
+def _rows(module: Any, x: Tensor) -> tuple[_Rows, int]:
     """The rows of a layer's input and their length: those of convolutions are unfolded, `channels * kernel` values each."""
     if isinstance(module, nn.Linear):
         return _Rows(x, x.ndim - 1), x.shape[-1]

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from .._arrays import STORED
 from .._errors import InputError
 from .._model import Tensor as Stored, open as open_model
 from ._activations import Activations, read_activations
-from ._layers import QuantConv1d, QuantConv2d, QuantLinear, _QuantConv
+from ._layers import has_quantized_form, quantized_like
 from ._time import TimeHooks, TimeOf
 
 
@@ -84,21 +85,17 @@ def _replace(
 ) -> bool:
     """Puts a quantized layer in the place of a plain one; False when there is none for it."""
     path, _, leaf = name.rpartition(".")
-    old = module.get_submodule(path) if leaf == "weight" and path else None
-    if not stored.is_quantized or not isinstance(old, (nn.Linear, nn.Conv1d, nn.Conv2d)):
+    old: Any = module.get_submodule(path) if leaf == "weight" and path else None
+    if not stored.is_quantized or old is None or not has_quantized_form(old):
         return False
-    if isinstance(old, nn.Linear):
-        new: nn.Module = QuantLinear(stored, old.bias, activations=activations, decoded=decoded)
-    else:
-        kind = QuantConv1d if isinstance(old, nn.Conv1d) else QuantConv2d
-        new = kind(stored, old, activations=activations, decoded=decoded)
+    new = quantized_like(old, stored, activations, decoded)
     if not old.weight.is_meta:
         new.packed.to(old.weight.device)
         new.compute_dtype = old.weight.dtype
     if new.activations is not None:
         report.activations.append(path)
     parent, _, child = path.rpartition(".")
-    setattr(module.get_submodule(parent), child, new.train(old.training))
+    setattr(module.get_submodule(parent), child, new)
     return True
 
 

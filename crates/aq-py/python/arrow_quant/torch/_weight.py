@@ -1,8 +1,10 @@
 """The weight of a quantized layer, held as it is stored, and its products with inputs."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch.nn import functional
 from .. import _native
 from .._model import Tensor as Stored, quantize_array
 from ._activations import Activations
+from ._form import Form
 from ._packing import decode, unpack
 
 #: Weights that are decoded at a time.
@@ -20,80 +23,123 @@ BLOCK = 1 << 22
 CHUNK = 128
 #: Up to so many tokens an f32 product of the kernels is faster than decoding the weight for one of torch; one in other groups.
 FEW_TOKENS = 8
+#: Names of all buffers that a weight may have, and whether their integers are the bits of floats.
+BUFFERS: dict[str, torch.dtype | None] = {
+    "codes": None, "scales": torch.float16, "offsets": torch.float16, "zeros": None, "exponents": None,
+    "smoothing": torch.float16, "signs": None, "left": None, "right": None, "part": torch.float32,
+}
 
 
 class PackedWeight(nn.Module):
     """A matrix `[rows, cols]` as a file stores it.
 
-    Codec `affine` stays as it is: packed `codes`, `scales` (float16), `offsets` (float16) or `zeros` (one byte a group), and
-    `exponents` of rows. Other codecs are decoded when they are loaded, into `values` of type `decoded`: 16 bits a weight
-    by default. With `torch.int8` they become `affine` codes of 8 bits, which adds a relative error of about half a percent. Smoothing, rotation and a low-rank part are applied to the inputs, so codes never change.
+    Codec `affine` stays as it is, in the buffers that its `form` has. Other codecs are decoded when they are loaded, into `values` of
+    type `decoded`: 16 bits a weight by default. With `torch.int8` they become `affine` codes of 8 bits, which adds a relative error of about
+    half a percent. Smoothing, rotation and a low-rank part are applied to the inputs, so codes never change.
     """
 
+    form: Form | None
+    codes: Tensor
+    scales: Tensor
+    offsets: Tensor | None
+    zeros: Tensor | None
+    exponents: Tensor | None
     smoothing: Tensor | None
     signs: Tensor | None
+    left: Tensor
+    right: Tensor
     part: Tensor | None
+    values: Tensor
 
     def __init__(self, stored: Stored, decoded: torch.dtype = torch.float16, keep_transform: bool = False) -> None:
         """`keep_transform` keeps smoothing and rotation for decoded weights too, as quantized inputs need them."""
+        self._start(stored.shape)
+        if stored.codec.startswith("affine"):
+            self._take(Form.of(stored), stored)
+            return
+        if keep_transform:
+            self._take_transform(stored.side)
+        if decoded == torch.int8:
+            again = quantize_array(self._values(stored), bits=8, group_size=CHUNK)
+            self._take(Form.of(again), again)
+            return
+        values = self._values(stored)
+        is_wide = decoded == torch.float16 and values.numel() and float(values.abs().max()) > 6e4
+        self.register_buffer("values", values.to(torch.bfloat16 if is_wide else decoded))
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...], form: Form, device: torch.device | str = "meta") -> PackedWeight:
+        """A weight of that shape whose buffers are yet to be filled."""
+        packed = cls.__new__(cls)
+        packed._start(shape)
+        packed._set_form(form)
+        for name, (size, dtype) in form.buffers(packed.rows, packed.cols).items():
+            packed.register_buffer(name, torch.empty(size, dtype=dtype, device=device))
+        return packed
+
+    def _start(self, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.shape = stored.shape
-        self.rows, self.cols = stored.shape[0], stored.size // max(stored.shape[0], 1)
-        self.is_packed, self.block = stored.codec.startswith("affine"), 0
-        for name in ("smoothing", "signs", "left", "right", "part"):
+        self.shape, self.rows = tuple(shape), shape[0]
+        self.cols = math.prod(shape) // max(shape[0], 1)
+        self.form, self.bits, self.group, self.block = None, 0, 0, 0
+        for name in BUFFERS:
             self.register_buffer(name, None)
-        if self.is_packed or keep_transform:
-            self._take_side(stored)
-        if self.is_packed:
-            self._take_codes(stored)
-        elif decoded == torch.int8:
-            self.is_packed = True
-            self._take_codes(quantize_array(self._values(stored), bits=8, group_size=CHUNK))
-        else:
-            values = self._values(stored)
-            is_wide = decoded == torch.float16 and values.numel() and float(values.abs().max()) > 6e4
-            self.register_buffer("values", values.to(torch.bfloat16 if is_wide else decoded))
 
-    def _take_codes(self, stored: Stored) -> None:
-        self.bits, self.group = stored.bits or 0, min(stored.group_size or self.cols, self.cols)
+    def _set_form(self, form: Form) -> None:
+        self.form, self.bits, self.group = form, form.bits, form.group(self.cols)
+        self.block = form.rotation or self.block
         self.is_chunked = self.group % CHUNK == 0 and self.cols % self.group == 0
-        groups = -(-self.cols // self.group)
-        codes = np.array(stored.codes).reshape(self.rows, -1)
-        offsets = np.concatenate([slab.offsets for slab in stored.slabs]).reshape(self.rows, -1)
-        # Both kinds of offsets are told apart by their length, as docs/format.md says.
-        is_zero = offsets.shape[1] != 2 * groups
-        empty = torch.empty(self.rows, 0)
-        zeros = unpack(torch.from_numpy(offsets), self.bits, groups) if is_zero else empty.to(torch.uint8)
-        values = empty.half() if is_zero else torch.from_numpy(offsets.view(np.float16))
-        extra = [slab.extra if slab.extra.size else np.zeros(slab.row_count, np.uint8) for slab in stored.slabs]
-        self.register_buffer("codes", torch.from_numpy(codes))
-        self.register_buffer("scales", torch.from_numpy(np.array(stored.scales).reshape(self.rows, groups)))
-        self.register_buffer("offsets", values)
-        self.register_buffer("zeros", zeros)
-        self.register_buffer("exponents", torch.from_numpy(np.concatenate(extra).view(np.int8)))
 
-    def _take_side(self, stored: Stored) -> None:
-        side = stored.side
+    @property
+    def is_packed(self) -> bool:
+        """Whether it is held in codes."""
+        return self.form is not None
+
+    def _take(self, form: Form, stored: Stored) -> None:
+        """Fills the buffers of `form`."""
+        self._set_form(form)
+        groups = -(-self.cols // self.group)
+        offsets = np.concatenate([slab.offsets for slab in stored.slabs]).reshape(self.rows, -1)
+        self.codes = torch.from_numpy(np.array(stored.codes).reshape(self.rows, -1))
+        self.scales = torch.from_numpy(np.array(stored.scales).view(np.int16).reshape(self.rows, groups))
+        if form.zero_points:
+            self.zeros = unpack(torch.from_numpy(offsets), self.bits, groups)
+        else:
+            self.offsets = torch.from_numpy(offsets.view(np.int16))
+        if form.exponents:
+            extra = [slab.extra if slab.extra.size else np.zeros(slab.row_count, np.uint8) for slab in stored.slabs]
+            self.exponents = torch.from_numpy(np.concatenate(extra).view(np.int8))
+        self._take_transform(stored.side)
+        if form.low_rank:
+            part, left, right = (np.array(array) for array in stored.side["low_rank"])
+            self.part, self.left, self.right = (torch.from_numpy(array) for array in (part.view(np.int32), left, right))
+
+    def _take_transform(self, side: Mapping[str, Any]) -> None:
         if "smoothing" in side:
-            self.smoothing = torch.from_numpy(np.array(side["smoothing"]))
+            self.smoothing = torch.from_numpy(np.array(side["smoothing"]).view(np.int16))
         if "rotation" in side:
             self.block, signs = side["rotation"]
             self.signs = torch.from_numpy(signs.astype(np.int8))
-        if "low_rank" in side and self.is_packed:
-            part, left, right = (torch.from_numpy(np.array(array)) for array in side["low_rank"])
-            self.part, self.left, self.right = part, left, right
+
+    def floats(self, name: str, rows: slice = slice(None)) -> Tensor:
+        """A buffer as what its bits are; nothing where there is none."""
+        buffer, dtype = getattr(self, name), BUFFERS[name]
+        if buffer is None:
+            return torch.empty(0, dtype=dtype or torch.uint8, device=self.codes.device)
+        part: Tensor = buffer[rows]
+        return part if dtype is None else part.view(dtype)
 
     def _values(self, stored: Stored) -> Tensor:
         """Decoded weights as the kept transforms of inputs need them."""
         values = torch.from_numpy(np.array(stored.dequantize())).reshape(self.rows, self.cols)
         if self.smoothing is not None:
-            values = values * self.smoothing.float()
+            values = values * self.floats("smoothing").float()
         return values if self.signs is None else hadamard(values * self.signs, self.block)
 
     def transform(self, x: Tensor) -> Tensor:
         """Inputs `[tokens, cols]` as the stored matrix takes them: divided by the smoothing, then rotated."""
         if self.smoothing is not None:
-            x = x / self.smoothing.to(x.dtype)
+            x = x / self.floats("smoothing").to(x.dtype)
         if self.signs is not None:
             x = hadamard(x * self.signs.to(x.dtype), self.block)
         return x
@@ -133,10 +179,10 @@ class PackedWeight(nn.Module):
         """The weights as f32 `[rows, cols]`, everything undone: what `Tensor.dequantize` gives, to rounding."""
         w = torch.cat(list(self.blocks()))
         if self.part is not None:
-            w = w + (self.left.float() * self.part) @ self.right.float()
+            w = w + (self.left.float() * self.floats("part")) @ self.right.float()
         if self.signs is not None:
             w = hadamard(w, self.block) * self.signs
-        return w if self.smoothing is None else w / self.smoothing.float()
+        return w if self.smoothing is None else w / self.floats("smoothing").float()
 
     def _decoded(self, rows: slice) -> Tensor:
         if not self.is_packed:
@@ -144,17 +190,17 @@ class PackedWeight(nn.Module):
         if self.codes.device.type == "cpu":
             block = torch.from_numpy(_native.decode_rows(self._given(rows))).view(-1, self.cols)
         else:
-            grids = (self.scales[rows], self.offsets[rows], self.zeros[rows])
-            block = decode(self.codes[rows], *grids, self.bits, self.group, self.cols)
-        return block.mul_(self._factors()[rows, None]) if bool(self.exponents[rows].any()) else block
+            scales, offsets, zeros = (self.floats(name, rows) for name in ("scales", "offsets", "zeros"))
+            block = decode(self.codes[rows], scales, offsets, zeros, self.bits, self.group, self.cols)
+        return block if self.exponents is None else block.mul_(self._factors()[rows, None])
 
     def _low_rank(self, x: Tensor) -> Tensor:
-        assert self.part is not None
-        inner = functional.linear(x, self.right.to(x.dtype)) * self.part.to(x.dtype)
+        inner = functional.linear(x, self.right.to(x.dtype)) * self.floats("part").to(x.dtype)
         return functional.linear(inner, self.left.to(x.dtype))
 
     def _factors(self) -> Tensor:
-        return torch.exp2(self.exponents.float())
+        """What the outputs of each row are multiplied by."""
+        return torch.exp2(self.floats("exponents").float()) if self.exponents is not None else torch.ones(self.rows)
 
     def _of_shift(self, number: int, shift: Tensor) -> Tensor:
         """The product with what was taken off the inputs, the same for every token."""
@@ -183,7 +229,7 @@ class PackedWeight(nn.Module):
         return x.shape[0] == 1 or (self.is_chunked and _native.simd_level() == "avx512")
 
     def _given(self, rows: slice = slice(None)) -> "_native._Packed":
-        codes, scales, offsets, zeros = (_flat(part[rows]) for part in (self.codes, self.scales, self.offsets, self.zeros))
+        codes, scales, offsets, zeros = (_flat(self.floats(name, rows)) for name in ("codes", "scales", "offsets", "zeros"))
         return self.bits, self.group, self.cols, codes, scales, offsets, zeros
 
 
@@ -191,7 +237,8 @@ def hadamard(x: Tensor, block: int) -> Tensor:
     """The orthonormal Hadamard transform of each `block` of columns, as a Kronecker product of two small ones."""
     inner = 1 << (block.bit_length() // 2)
     left, right = _matrix(block // inner, x.dtype, x.device), _matrix(inner, x.dtype, x.device)
-    return (left @ (x.reshape(-1, block // inner, inner) @ right)).reshape(x.shape)
+    y: Tensor = left @ (x.reshape(-1, block // inner, inner) @ right)
+    return y.reshape(x.shape)
 
 
 @lru_cache(maxsize=32)
@@ -200,7 +247,8 @@ def _matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     h = torch.ones(1, 1, dtype=torch.float64)
     while h.shape[0] < size:
         h = torch.cat((torch.cat((h, h), 1), torch.cat((h, -h), 1)))
-    return (h / size**0.5).to(device, dtype)
+    h /= math.sqrt(size)
+    return h.to(device, dtype)
 
 
 def _flat(x: Tensor) -> np.ndarray:
