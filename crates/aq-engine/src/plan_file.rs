@@ -267,7 +267,7 @@ pub(crate) fn yaml(plan: &Plan, seed: u64, comments: &[String]) -> String {
     for planned in &plan.tensors {
         let mut row = row(&planned.info, &planned.decision);
         if let Value::Object(fields) = &mut row {
-            fields.retain(|_, value| !(value.is_null() || value == &json!(false)));
+            fields.retain(|_, value| !value.is_null());
         }
         // A JSON object is a flow mapping of YAML.
         text.push_str(&format!("  - {row}\n"));

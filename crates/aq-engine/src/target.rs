@@ -146,13 +146,17 @@ struct Aim {
 /// What a file has beside its tensors, about, and beside each of them and twice its name.
 const FILE_BYTES: usize = 2048;
 const TENSOR_BYTES: usize = 256;
+/// How often a model is written until its size is the one that was asked for.
+const TRIES: u32 = 4;
+
+fn nothing_is_open() -> EngineError {
+    EngineError::Config("a target size cannot be met: no layer has a size that is open".into())
+}
+
 /// A tensor of the source in the type that it gets.
 fn as_planned(planned: &PlannedTensor, stored: &StoredTensor) -> StoredTensor {
     StoredTensor { info: planned.info.clone(), ..stored.clone() }
 }
-
-/// How often a model is written until its size is the one that was asked for.
-const TRIES: u32 = 4;
 
 impl Aim {
     fn new(target: Target, plan: &Plan) -> Self {
@@ -201,9 +205,7 @@ impl Aim {
 
     fn rate(&mut self, kept: u64, weights: u64) -> Result<Rate> {
         if weights == 0 {
-            return Err(EngineError::Config(
-                "a target size cannot be met: no layer has a size that is open".into(),
-            ));
+            return Err(nothing_is_open());
         }
         let goal = self.goal;
         let left = (goal as f64 - kept as f64 - self.overhead as f64) * 8.0 / weights as f64;
@@ -221,6 +223,9 @@ impl Aim {
     /// # Errors
     /// [`EngineError::Config`] when even the smallest plans take more.
     fn allocate(&mut self, allocator: &Allocator, plan: &mut Plan, opened: &Opened<'_>) -> Result<()> {
+        if allocator.layers().is_empty() {
+            return Err(nothing_is_open());
+        }
         let mut kept = 0;
         for (i, (planned, stored)) in plan.tensors.iter().zip(opened.source.tensors()).enumerate() {
             if !allocator.holds(i) {

@@ -34,7 +34,7 @@ def test_ten_sizes_are_met_from_below(layout, method, tmp_path):
 
 def test_the_smallest_output_within_an_error(tmp_path):
     """--max-error with no width is a goal: no layer errs more, and much narrower ones would."""
-    argv = [sys.executable, MAKER, "sedd-small", tmp_path / "in", "--layers", "1", "--scale", "0.25", "--dtype", "bf16"]
+    argv = [sys.executable, MAKER, "wavegrad-base", tmp_path / "in", "--scale", "0.5", "--dtype", "bf16"]
     subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
     sizes = []
     for bound in (0.02, 0.002):
@@ -42,6 +42,5 @@ def test_the_smallest_output_within_an_error(tmp_path):
         report = aq_json("quantize", tmp_path / "in", "-o", out, "--max-error", bound)
         errors = [t["relative_mse"] for t in report["tensors"] if t["method"]]
         assert max(errors) <= bound and sum(errors) / len(errors) > bound / 3
-        assert report["fallbacks"] == [] or all(row["tensor"] for row in report["fallbacks"])
         sizes.append(report["output"]["bytes"])
     assert sizes[0] < 0.9 * sizes[1]
