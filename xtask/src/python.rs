@@ -42,7 +42,8 @@ fn create(folder: &Path) -> anyhow::Result<()> {
     process::run(&mut make())
 }
 
-fn is_root() -> bool {
+/// Whether we may install packages of the system.
+pub(crate) fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output();
     id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::process::{self, cargo, program};
-use crate::{python, wheel};
+use crate::{browser, python, wheel};
 
 /// Runs the Rust tests, builds `aq` and the wheel, and runs the Python tests against them: those that need torch in an environment of their
 /// own, as it takes gigabytes.
@@ -15,6 +15,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let plain = python::environment(&target.join("venv"), "crates/aq-cli/tests/python/requirements.txt")?;
     let wheel = wheel::build(&plain)?;
     wheel::install(&plain, &wheel)?;
+    browser::provide();
     pytest(&plain, "crates/aq-cli/tests/python", &aq)?;
     pytest(&plain, "crates/aq-py/tests/python", &aq)?;
     let torch = python::environment(&target.join("venv-torch"), "crates/aq-py/tests/torch/requirements.txt")?;
@@ -23,7 +24,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 }
 
 fn pytest(python: &Path, tests: &str, aq: &Path) -> anyhow::Result<()> {
-    process::run(program(python).args(["-m", "pytest", "-q", tests]).env("AQ_BIN", aq))
+    process::run(program(python).args(["-m", "pytest", "-q", "-rs", tests]).env("AQ_BIN", aq))
 }
 
 fn rust_tests() -> anyhow::Result<()> {

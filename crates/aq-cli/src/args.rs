@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use aq_engine::{JobOptions, Result, read_config, read_environment};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::examples;
+
 /// Make diffusion models several times smaller on an ordinary CPU.
 #[derive(Debug, Parser)]
 #[command(name = "aq", arg_required_else_help = true)]
@@ -13,55 +15,61 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Where options come from.
-const VARIABLES: &str = "Every option about quantization and resources is also a key of --config and a variable: AQ_BITS=3 is --bits 3. Options go before variables, \
-these before the file, and that before the profile.";
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Quantize a model
-    #[command(after_help = VARIABLES)]
+    #[command(after_help = examples::QUANTIZE)]
     Quantize(QuantizeArgs),
     /// Show what quantize would do, without doing it
-    #[command(after_help = VARIABLES)]
+    #[command(after_help = examples::PLAN)]
     Plan(PlanArgs),
     /// Search for the best plan of a size; quantize --plan takes it
     Search(SearchArgs),
     /// List tensors, codecs, sizes and metadata of a file
     Inspect(InspectArgs),
     /// Measure the error of a model against another, tensor by tensor
+    #[command(after_help = examples::COMPARE)]
     Compare(CompareArgs),
     /// Turn activation samples into statistics, which --calibration takes too
     Calibrate(CalibrateArgs),
     /// Check every checksum, shape and stream of a file that aq wrote
     Verify(VerifyArgs),
     /// Turn a quantized file back into plain tensors
+    #[command(after_help = examples::DEQUANTIZE)]
     Dequantize(DequantizeArgs),
     /// Change the format without quantizing again
+    #[command(after_help = examples::CONVERT)]
     Convert(ConvertArgs),
     /// Write a commented configuration file with every key and its default
     Init(InitArgs),
     /// Print a shell completion script
+    #[command(after_help = examples::COMPLETIONS)]
     Completions(CompletionsArgs),
-    /// Print the manual page
-    #[command(hide = true)]
-    Man,
+    /// Print the manual page, or write those of all commands to a folder
+    #[command(after_help = examples::MAN)]
+    Man(ManArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct QuantizeArgs {
     /// Safetensors or GGUF file, folder of shards, diffusers pipeline folder, or a .parquet or .arrow file of ours
     pub(crate) input: PathBuf,
-    /// Destination: .parquet, .arrow, .gguf, or a folder (a trailing / or no ending)
+    /// Destination: .parquet, .arrow, .gguf, .safetensors (dequantized), or a folder (a trailing / or no ending)
     #[arg(short, long, value_name = "PATH", required_unless_present = "dry_run")]
     pub(crate) output: Option<PathBuf>,
-    /// Format of the output when its ending does not say: parquet, arrow, gguf, folder
+    /// Format of the output when its ending does not say: parquet, arrow, gguf, folder, safetensors (dequantized weights, which any program
+    /// loads), comfy (8-bit safetensors for ComfyUI and stable-diffusion.cpp)
     #[arg(long, value_name = "NAME")]
     pub(crate) format: Option<String>,
+    #[command(flatten)]
+    pub(crate) plain: PlainArgs,
     #[command(flatten)]
     pub(crate) choice: ChoiceArgs,
     #[command(flatten)]
     pub(crate) resources: ResourceArgs,
+    /// Name of the original on the Hugging Face Hub, for the model card of a folder [default: found by path or configuration]
+    #[arg(long, value_name = "NAME", help_heading = "Output")]
+    pub(crate) base_model: Option<String>,
     /// Replace an existing output
     #[arg(long, help_heading = "Output")]
     pub(crate) force: bool,
@@ -73,6 +81,17 @@ pub(crate) struct QuantizeArgs {
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) show: ShowArgs,
+}
+
+/// How safetensors are written.
+#[derive(Debug, Args)]
+pub(crate) struct PlainArgs {
+    /// Element type of dequantized tensors: f32, f16 or bf16 [default: that of the source]
+    #[arg(long, value_name = "TYPE", help_heading = "Output")]
+    pub(crate) dtype: Option<String>,
+    /// Largest safetensors file of a folder [default: 10GB]
+    #[arg(long, value_name = "SIZE", help_heading = "Output")]
+    pub(crate) shard_size: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -267,6 +286,9 @@ pub(crate) struct ShowArgs {
     /// Print one JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,
+    /// Write a report too, in the form of its ending: .html (a page with charts), .md or .json; an earlier one is replaced
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
     /// Print nothing but errors and warnings
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -299,6 +321,9 @@ pub(crate) struct CompareArgs {
     /// Compare layer outputs too, on the activation samples or statistics of this file
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
+    /// Write a report too, in the form of its ending: .html (a page with charts), .md or .json; an earlier one is replaced
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -338,7 +363,7 @@ pub(crate) struct VerifyArgs {
 pub(crate) struct DequantizeArgs {
     /// A quantized file or folder
     pub(crate) file: PathBuf,
-    /// Destination, a .safetensors file
+    /// Destination, a .safetensors file or a folder
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: PathBuf,
     /// Type of the tensors that were quantized
@@ -360,9 +385,14 @@ pub(crate) enum FloatType {
 pub(crate) struct ConvertArgs {
     /// A file or folder that we read
     pub(crate) file: PathBuf,
-    /// Destination: .parquet, .arrow, .gguf, .safetensors, or a folder
+    /// Destination: .parquet, .arrow, .gguf, .safetensors (dequantized), or a folder
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: PathBuf,
+    /// Format of the output when its ending does not say: parquet, arrow, gguf, folder, safetensors, comfy
+    #[arg(long, value_name = "NAME")]
+    pub(crate) format: Option<String>,
+    #[command(flatten)]
+    pub(crate) plain: PlainArgs,
     /// Replace an existing output
     #[arg(long)]
     pub(crate) force: bool,
@@ -382,6 +412,12 @@ pub(crate) struct InitArgs {
     /// Replace an existing file
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Folder for the pages, aq.1, aq-quantize.1 and so on; it is made when it is not there
+    pub(crate) folder: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

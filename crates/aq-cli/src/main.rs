@@ -3,6 +3,7 @@
 
 mod args;
 mod commands;
+mod examples;
 mod output;
 mod progress;
 mod signals;
@@ -13,7 +14,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::{Cli, Command};
 use crate::commands::{
-    calibrate, compare, completions, convert, dequantize, init, inspect, plan, quantize, search, verify,
+    calibrate, compare, completions, convert, dequantize, init, inspect, man, plan, quantize, search, verify,
 };
 
 fn main() -> ExitCode {
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => convert::run(&args, &signals),
         Command::Init(args) => init::run(&args),
         Command::Completions(args) => completions::run(&args),
-        Command::Man => completions::man(),
+        Command::Man(args) => man::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,11 @@ use std::io::Write;
 use console::style;
 use serde_json::Value;
 
+/// Prints bytes on stdout as they are; a closed stdout is not an error.
+pub(crate) fn bytes(bytes: &[u8]) {
+    let _ = std::io::stdout().lock().write_all(bytes);
+}
+
 /// Prints a line on stdout; a closed stdout is not an error.
 pub(crate) fn line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");

@@ -10,11 +10,21 @@ use aq_kernels::hadamard::{MAX_SIZE, transform};
 /// word k: output k of splitmix64 started at `seed`
 /// ```
 ///
+/// A *regular* rotation has fixed signs: minus where an odd number of the base-4 digits of the column in its block are 3. Rotated columns in
+/// another order and with other signs are then those that a power of the regular Hadamard matrix of size 4 gives ([`Rotation::regular_column`]).
+///
 /// Rows of a weight and inputs of a layer rotated alike give the same outputs (Ashkboos et al., "QuaRot", 2024, arXiv 2404.00456).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rotation {
     block: usize,
-    seed: u64,
+    signs: Signs,
+}
+
+/// Where the signs of a rotation come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signs {
+    Seed(u64),
+    Regular,
 }
 
 impl Rotation {
@@ -40,7 +50,54 @@ impl Rotation {
     /// The rotation in blocks of `block`; `None` unless that is a power of two from 8 to 1024 that divides `cols`.
     pub fn with_block(block: usize, cols: usize, seed: u64) -> Option<Self> {
         let good = block.is_power_of_two() && (Self::MIN_BLOCK..=Self::MAX_BLOCK).contains(&block);
-        (good && cols.is_multiple_of(block)).then_some(Self { block, seed })
+        (good && cols.is_multiple_of(block)).then_some(Self { block, signs: Signs::Seed(seed) })
+    }
+
+    /// The regular rotation in blocks of `block`; `None` unless that is a power of 4 from 16 to 1024 that divides `cols`.
+    pub fn regular(block: usize, cols: usize) -> Option<Self> {
+        let power_of_4 = block.trailing_zeros().is_multiple_of(2);
+        let rotation = Self::with_block(block, cols, 0).filter(|_| power_of_4)?;
+        Some(Self { signs: Signs::Regular, ..rotation })
+    }
+
+    /// Where column `column` of a block goes, and whether its sign changes, on the way from a regular rotation to the Kronecker power of
+    ///
+    /// ```text
+    ///      [ 1  1  1 -1 ]
+    /// H4 = [ 1  1 -1  1 ] / 2
+    ///      [ 1 -1  1  1 ]
+    ///      [-1  1  1  1 ]
+    /// ```
+    ///
+    /// which is symmetric and its own inverse (the rotation of ComfyUI; `docs/int8_convrot.md` of stable-diffusion.cpp). Digit by digit in base 4, columns 1 and 2 change
+    /// places, and column 3 its sign.
+    ///
+    /// ```
+    /// use aq_codec::Rotation;
+    /// let mut signs = Vec::new();
+    /// let rotation = Rotation::regular(16, 16).expect("a power of 4");
+    /// rotation.signs(16, &mut signs);
+    /// let mut row = [0.0; 16];
+    /// row[3] = 1.0;
+    /// rotation.forward(&signs, &mut row);
+    /// let mut regular = [0.0; 16];
+    /// for (column, value) in row.into_iter().enumerate() {
+    ///     let (to, negative) = Rotation::regular_column(column);
+    ///     regular[to] = if negative { -value } else { value };
+    /// }
+    /// // Row 3 of H4 x H4: its first block is the last row of H4, the blocks after it change sign as the first row does.
+    /// assert_eq!(regular[..4], [-0.25, 0.25, 0.25, 0.25]);
+    /// assert_eq!(regular[12..], [0.25, -0.25, -0.25, -0.25]);
+    /// ```
+    pub fn regular_column(column: usize) -> (usize, bool) {
+        let (mut to, mut negative, mut shift) = (0, false, 0);
+        while column >> shift > 0 {
+            let digit = column >> shift & 3;
+            to |= [0, 2, 1, 3][digit] << shift;
+            negative ^= digit == 3;
+            shift += 2;
+        }
+        (to, negative)
     }
 
     /// Columns of a block.
@@ -48,15 +105,21 @@ impl Rotation {
         self.block
     }
 
-    /// What the signs are drawn from.
-    pub fn seed(self) -> u64 {
-        self.seed
+    /// What the signs are drawn from; `None` for a regular rotation.
+    pub fn seed(self) -> Option<u64> {
+        match self.signs {
+            Signs::Seed(seed) => Some(seed),
+            Signs::Regular => None,
+        }
     }
 
     /// Fills `signs` with 1 or -1 for each of `cols` columns.
     pub fn signs(self, cols: usize, signs: &mut Vec<f32>) {
         signs.clear();
-        let mut state = self.seed;
+        let Signs::Seed(mut state) = self.signs else {
+            let sign = |column| if Self::regular_column(column % self.block).1 { -1.0 } else { 1.0 };
+            return signs.extend((0..cols).map(sign));
+        };
         for start in (0..cols).step_by(64) {
             let word = splitmix64(&mut state);
             signs

@@ -7,7 +7,7 @@
 //! It is a run of sections, each `[tag u8][length u32][bytes]`, little-endian, with rising tags, each at most once:
 //!
 //! ```text
-//! 1  rotation R:        block u32, seed u64                                        (12 bytes; see `Rotation`)
+//! 1  rotation R:        block u32, seed u64; or block u32 alone, a regular one     (12 or 4 bytes; see `Rotation`)
 //! 2  smoothing s:       one f16 a column, positive and finite                      (2 cols bytes)
 //! 3  low rank L1 L2:    rank u16, one f32 a component, L1 as rows x rank signed
 //!                       bytes, L2 as rank x cols signed bytes                      (see `LowRank`)
@@ -94,7 +94,8 @@ impl<'a> Side<'a> {
         let mut out = Vec::new();
         if let Some(rotation) = self.rotation {
             let block = (rotation.block() as u32).to_le_bytes();
-            push(ROTATION, &[&block, &rotation.seed().to_le_bytes()], &mut out);
+            let seed = rotation.seed().map(u64::to_le_bytes);
+            push(ROTATION, &[&block, seed.as_ref().map_or(&[], |seed| seed)], &mut out);
         }
         if let Some(smoothing) = self.smoothing {
             push(SMOOTHING, &[smoothing], &mut out);
@@ -150,8 +151,11 @@ fn split(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 
 fn parse_rotation(section: &[u8], cols: u64) -> Option<Rotation> {
     let (block, seed) = section.split_first_chunk::<4>()?;
-    let block = usize::try_from(u32::from_le_bytes(*block)).ok()?;
-    Rotation::with_block(block, usize::try_from(cols).ok()?, u64::from_le_bytes(seed.try_into().ok()?))
+    let (block, cols) = (usize::try_from(u32::from_le_bytes(*block)).ok()?, usize::try_from(cols).ok()?);
+    match seed {
+        [] => Rotation::regular(block, cols),
+        seed => Rotation::with_block(block, cols, u64::from_le_bytes(seed.try_into().ok()?)),
+    }
 }
 
 fn push(tag: u8, pieces: &[&[u8]], out: &mut Vec<u8>) {

@@ -104,7 +104,15 @@ fn encode(
     let layer = Transformed::new(inputs, plan);
     let work = Work::Quantize(Layer::new(method, plan, &layer, None));
     let count = slab_count(&stored.info, &stored.encoding);
-    let task = TensorTask { source, index: 0, output_index: 0, stored: stored.clone(), slabs: count, work };
+    let task = TensorTask {
+        source,
+        index: 0,
+        output_index: 0,
+        stored: stored.clone(),
+        plain: None,
+        slabs: count,
+        work,
+    };
     let slab = |worker: &mut SlabWorker, slab| {
         worker.encode(&task, slab, EncodedRows::default(), cancel).map(|encoded| encoded.rows)
     };

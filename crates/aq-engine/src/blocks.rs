@@ -26,8 +26,10 @@ pub(crate) struct TensorQuality {
     pub(crate) comparison: Comparison,
     /// Outputs of the layer on held-out inputs; all zero without calibration.
     pub(crate) output: OutputComparison,
-    /// Bytes of codes and side data.
+    /// Bytes that are written.
     pub(crate) bytes: u64,
+    /// Bytes of codes and side data, written or not.
+    pub(crate) encoded_bytes: u64,
     /// Whether a kept tensor holds NaN or infinite values.
     pub(crate) non_finite: bool,
 }
@@ -198,7 +200,9 @@ impl<'a, 't> Output<'a, 't> {
         let quality = &mut self.quality[self.tensor];
         quality.comparison.merge(&encoded.comparison);
         quality.output.merge(&encoded.output);
-        quality.bytes += encoded.rows.bytes() + task.stored.side_head();
+        let head = task.stored.side_head();
+        quality.encoded_bytes += encoded.encoded_bytes + head;
+        quality.bytes += encoded.rows.bytes() + if task.plain.is_some() { 0 } else { head };
         if encoded.non_finite && !quality.non_finite {
             quality.non_finite = true;
             self.progress.warn(&format!(
@@ -207,8 +211,11 @@ impl<'a, 't> Output<'a, 't> {
             ));
         }
         self.progress.advance(encoded.source_bytes, task.stored.info.name());
-        let (row_start, _) = aq_core::slab_range(&task.stored.info, &task.stored.encoding, self.slab);
-        let slab = EncodedSlab { tensor: task.output_index, row_start, rows: encoded.rows };
+        let slab = EncodedSlab {
+            tensor: task.output_index,
+            row_start: task.written_row(self.slab),
+            rows: encoded.rows,
+        };
         self.slab += 1;
         if self.slab == task.slabs {
             task.judge(self.judge, quality)?;

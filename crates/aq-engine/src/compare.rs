@@ -122,7 +122,11 @@ impl Pair<'_> {
     }
 
     /// Reads both some rows at a time, never of two slabs; the flag says whether a slab ends.
-    fn each_block(&self, cancel: &AtomicBool, mut visit: impl FnMut(&[f32], &[f32], bool)) -> Result<()> {
+    pub(crate) fn each_block(
+        &self,
+        cancel: &AtomicBool,
+        mut visit: impl FnMut(&[f32], &[f32], bool),
+    ) -> Result<()> {
         let Pair { a, i, b, j } = *self;
         let info = self.checked()?;
         let cols = info.cols().max(1);

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use aq_core::{DType, EncodedRows, EncodedSlab, Encoding, StoredTensor};
+use aq_core::{DType, EncodedRows, EncodedSlab, StoredTensor};
 use aq_io::{Access, CreateOptions, OutputFormat, SlabStream, Source};
 
 use crate::gguf;
 use crate::slab::copy_slab;
 use crate::weights::WeightReader;
-use crate::{EngineError, Result, verify};
+use crate::{EngineError, Result, destination, metadata, parse_size};
 
 /// Writes every tensor of `input` as plain numbers to a safetensors file: quantized ones as `dtype`, kept ones as they are.
 ///
@@ -25,32 +25,55 @@ pub fn dequantize(
     cancel: &AtomicBool,
 ) -> Result<u64> {
     let source = aq_io::open(input, Access::Positioned)?;
-    let plain = |t: &StoredTensor| {
-        let info = match t.encoding {
-            Encoding::Raw => t.info.clone(),
-            _ => t.info.with_dtype(dtype).map_err(|e| EngineError::Config(e.to_string()))?,
-        };
-        Ok(StoredTensor::new(info, Encoding::Raw))
-    };
-    let tensors = source.tensors().iter().map(plain).collect::<Result<Vec<_>>>()?;
-    let metadata: Vec<(String, String)> = vec![("format".into(), "pt".into())];
-    write(&*source, output, OutputFormat::Safetensors, &tensors, &metadata, force, cancel)
+    let options = ConvertOptions { dtype: Some(dtype), force, ..ConvertOptions::default() };
+    write_plain(&*source, input, output, &options, cancel)
 }
 
-/// Writes `input` in another of our formats; every encoded slab stays as it is. Returns the bytes written.
+/// How a model is converted.
+#[derive(Debug, Clone, Default)]
+pub struct ConvertOptions {
+    /// Format of the output; `None` for the one that its ending asks for.
+    pub format: Option<OutputFormat>,
+    /// Element type of tensors that are dequantized: F32, F16 or BF16; `None` for the one they had before they were quantized.
+    pub dtype: Option<DType>,
+    /// The most bytes of a safetensors file in a folder; `None` for 10 GB.
+    pub shard_bytes: Option<u64>,
+    /// Replace an existing output.
+    pub force: bool,
+}
+
+impl ConvertOptions {
+    /// Reads the options `format`, `dtype` and `shard_size` as a user gives them.
+    ///
+    /// # Errors
+    /// [`EngineError::Config`] that names what is malformed.
+    pub fn parse(format: Option<&str>, dtype: Option<&str>, shard_size: Option<&str>) -> Result<Self> {
+        Ok(Self {
+            format: format.map(destination::format).transpose()?,
+            dtype: dtype.map(destination::dtype).transpose()?,
+            shard_bytes: shard_size.map(parse_size).transpose()?,
+            force: false,
+        })
+    }
+}
+
+/// Writes `input` in another format that we write. Encoded slabs stay as they are, but in plain safetensors, which holds weights dequantized. Returns
+/// the bytes written.
 ///
 /// # Errors
-/// When a file cannot be read or written, or the destination exists and `force` is false.
-pub fn convert(input: &Path, output: &Path, force: bool, cancel: &AtomicBool) -> Result<u64> {
-    let format = OutputFormat::from_path(output)?;
-    if format == OutputFormat::Safetensors {
-        return dequantize(input, output, DType::F32, force, cancel);
-    }
+/// When a file cannot be read or written, the format cannot hold a tensor, or the destination exists and `force` is false.
+pub fn convert(input: &Path, output: &Path, options: &ConvertOptions, cancel: &AtomicBool) -> Result<u64> {
+    let format = options.format.map_or_else(|| OutputFormat::from_path(output), Ok)?;
     let source = aq_io::open(input, Access::Positioned)?;
     if format == OutputFormat::Gguf {
         let (source, _) = gguf::form(&*source, &[], |_| true)?;
         let tensors = source.tensors().to_vec();
-        return write(&source, output, format, &tensors, &gguf::plain_header(&tensors), force, cancel);
+        let metadata = gguf::plain_header(&tensors);
+        let output = Output { given: input, path: output, format, tensors: &tensors, metadata: &metadata };
+        return write(&source, &output, options, cancel);
+    }
+    if format.is_plain() {
+        return write_plain(&*source, input, output, options, cancel);
     }
     let metadata: Vec<(String, String)> = source
         .metadata()
@@ -59,20 +82,51 @@ pub fn convert(input: &Path, output: &Path, force: bool, cancel: &AtomicBool) ->
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect();
     let tensors = source.tensors().to_vec();
-    write(&*source, output, format, &tensors, &metadata, force, cancel)
+    let output = Output { given: input, path: output, format, tensors: &tensors, metadata: &metadata };
+    write(&*source, &output, options, cancel)
+}
+
+/// Writes every tensor of `source` as plain numbers.
+fn write_plain(
+    source: &dyn Source,
+    given: &Path,
+    path: &Path,
+    options: &ConvertOptions,
+    cancel: &AtomicBool,
+) -> Result<u64> {
+    let plain = |t: &StoredTensor| destination::plain(t, options.dtype);
+    let tensors = source.tensors().iter().map(plain).collect::<Result<Vec<_>>>()?;
+    let metadata = [("format".into(), "pt".into()), metadata::tool()];
+    let output =
+        Output { given, path, format: OutputFormat::Safetensors, tensors: &tensors, metadata: &metadata };
+    write(source, &output, options, cancel)
+}
+
+/// What is to be written where.
+struct Output<'a> {
+    /// What is converted, as it was given.
+    given: &'a Path,
+    path: &'a Path,
+    format: OutputFormat,
+    tensors: &'a [StoredTensor],
+    metadata: &'a [(String, String)],
 }
 
 fn write(
     source: &dyn Source,
-    output: &Path,
-    format: OutputFormat,
-    tensors: &[StoredTensor],
-    metadata: &[(String, String)],
-    force: bool,
+    output: &Output<'_>,
+    options: &ConvertOptions,
     cancel: &AtomicBool,
 ) -> Result<u64> {
-    let options = CreateOptions { force, header_metadata: metadata.to_vec(), ..CreateOptions::default() };
-    let mut sink = aq_io::create(output, format, &options)?;
+    let Output { given, path, format, tensors, metadata } = *output;
+    let options = CreateOptions {
+        force: options.force,
+        header_metadata: metadata.to_vec(),
+        stem: Some(destination::stem(given)),
+        shard_bytes: options.shard_bytes,
+        ..CreateOptions::default()
+    };
+    let mut sink = aq_io::create(path, format, &options)?;
     let mut slabs =
         Rewritten { source, tensors, cancel, tensor: 0, slab: 0, spare: Vec::new(), failed: None };
     let written = sink.write(tensors, &mut slabs);
@@ -80,11 +134,10 @@ fn write(
         (Some(error), _) => return Err(error),
         (None, written) => written?,
     }
-    let pending = sink.finish(metadata)?;
-    if format != OutputFormat::Safetensors {
-        verify::verify_path(pending.path(), tensors, cancel)?;
-    }
+    let mut pending = sink.finish(metadata)?;
+    destination::verify_pending(&*pending, format, tensors, cancel)?;
     let bytes = pending.bytes();
+    destination::add_config(&mut *pending, given)?;
     pending.commit()?;
     Ok(bytes)
 }

@@ -15,6 +15,8 @@ pub(crate) enum Input {
 
 /// An opened model and the memory it may be worked on with.
 pub(crate) struct Model {
+    /// The file or folder as it was given.
+    pub(crate) path: std::path::PathBuf,
     pub(crate) source: Box<dyn Source>,
     pub(crate) memory_limit: u64,
     pub(crate) fallbacks: Vec<Fallback>,
@@ -83,18 +85,18 @@ pub(crate) fn open_model(path: &std::path::Path, job: &Job) -> Result<Model> {
     let memory_limit = job.memory_limit.unwrap_or_else(|| memory::available().unwrap_or(ASSUMED_FREE) / 2);
     let mut fallbacks: Vec<Fallback> = job.unused.iter().map(|key| unused(key)).collect();
     if job.streaming {
-        return Ok(Model { source, memory_limit, fallbacks });
+        return Ok(Model { path: path.into(), source, memory_limit, fallbacks });
     }
     if bytes > memory_limit {
         let (model, limit) = (format_size(bytes), format_size(memory_limit));
         fallbacks.push(streaming(format!("the model's {model} exceed the memory limit of {limit}")));
-        return Ok(Model { source, memory_limit, fallbacks });
+        return Ok(Model { path: path.into(), source, memory_limit, fallbacks });
     }
     let source = aq_io::open(path, Access::Mapped)?;
     if !is_mapped(&*source) {
         fallbacks.push(streaming("the model cannot be mapped into memory".into()));
     }
-    Ok(Model { source, memory_limit, fallbacks })
+    Ok(Model { path: path.into(), source, memory_limit, fallbacks })
 }
 
 /// Whether the bytes of a safetensors model can be borrowed; of other formats nobody asks.

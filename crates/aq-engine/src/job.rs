@@ -2,20 +2,21 @@
 
 use std::path::PathBuf;
 
-use aq_core::{BitWidth, GroupSize, LowRankPlan, Rate, SmoothingPlan, StrategyId};
+use aq_core::{BitWidth, DType, GroupSize, LowRankPlan, Rate, SmoothingPlan, StrategyId};
 use aq_io::OutputFormat;
 use aq_timeaware::ActivationOptions;
 use serde_json::{Value, json};
 
 use crate::activations;
 use crate::allocation::Sensitivity;
+use crate::destination;
 use crate::gate::Gate;
 use crate::ggml::{self, Mixture};
 use crate::gguf;
 use crate::plan_file::PlanFile;
 use crate::profile::Profile;
 use crate::registry::Registry;
-use crate::{EngineError, Result, Rule, Target, parse_size};
+use crate::{EngineError, ReportFile, Result, Rule, Target, parse_size};
 
 /// Options as a user gives them; everything but the input may be left out.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +28,10 @@ pub struct JobOptions {
     pub input: PathBuf,
     pub output: Option<PathBuf>,
     pub format: Option<String>,
+    pub dtype: Option<String>,
+    pub shard_size: Option<String>,
+    pub base_model: Option<String>,
+    pub report: Option<PathBuf>,
     pub components: Vec<String>,
     pub bits: Option<u8>,
     pub group_size: Option<u32>,
@@ -72,6 +77,16 @@ pub struct Job {
     pub input: PathBuf,
     /// Destination and its format; `None` for a plan only.
     pub output: Option<(PathBuf, OutputFormat)>,
+    /// Element type of dequantized tensors; `None` for that of the source.
+    pub dtype: Option<DType>,
+    /// The most bytes of a safetensors file in a folder; `None` for 10 GB.
+    pub shard_bytes: Option<u64>,
+    /// Name of the original in the model card; `None` for the one that is found.
+    pub base_model: Option<String>,
+    /// Whether a folder gets a model card.
+    pub card: bool,
+    /// A file for the report.
+    pub report: Option<ReportFile>,
     /// Components of a pipeline to quantize; empty for the default ones.
     pub components: Vec<String>,
     /// The preset that filled what was not given.
@@ -142,7 +157,11 @@ impl Job {
     ///
     /// # Errors
     /// [`EngineError::Config`] for a malformed value, [`EngineError::Usage`] for a combination that makes no sense.
-    pub fn new(options: JobOptions, registry: &Registry) -> Result<Self> {
+    pub fn new(mut options: JobOptions, registry: &Registry) -> Result<Self> {
+        let output = output(&options)?;
+        if let Some((_, format)) = &output {
+            destination::adapt(&mut options, *format)?;
+        }
         let profile = Profile::named(options.profile.as_deref().unwrap_or("local"))?;
         let gate = Gate::new(&options, profile)?;
         let activations = activations::options(&options, profile)?;
@@ -177,20 +196,6 @@ impl Job {
                 registry.resolve(m)?;
             }
         }
-        let output = match options.output {
-            Some(path) => {
-                let format = match &options.format {
-                    Some(name) => OutputFormat::from_name(name).ok_or_else(|| {
-                        EngineError::Config(format!(
-                            "unknown format {name:?}; use parquet, arrow, gguf or folder"
-                        ))
-                    })?,
-                    None => OutputFormat::from_path(&path)?,
-                };
-                Some((path, format))
-            }
-            None => None,
-        };
         if options.resume && !matches!(output, Some((_, OutputFormat::Folder))) {
             return Err(EngineError::Usage("--resume continues a folder output only".into()));
         }
@@ -205,6 +210,11 @@ impl Job {
         let job = Self {
             input: options.input,
             output,
+            dtype: options.dtype.as_deref().map(destination::dtype).transpose()?,
+            shard_bytes: options.shard_size.as_deref().map(parse_size).transpose()?,
+            base_model: options.base_model,
+            card: true,
+            report: options.report.map(ReportFile::new).transpose()?,
             components: options.components,
             profile,
             bits,
@@ -291,6 +301,16 @@ fn refuse_beside_plan(options: &JobOptions) -> Result<()> {
         }
         None => Ok(()),
     }
+}
+
+/// Destination and format, where there is a destination.
+fn output(options: &JobOptions) -> Result<Option<(PathBuf, OutputFormat)>> {
+    let Some(path) = &options.output else { return Ok(None) };
+    let format = match &options.format {
+        Some(name) => destination::format(name)?,
+        None => OutputFormat::from_path(path)?,
+    };
+    Ok(Some((path.clone(), format)))
 }
 
 fn low_rank(text: &str) -> Result<LowRankPlan> {

@@ -11,9 +11,11 @@ mod array;
 mod blocks;
 mod calibrate;
 mod calibration;
+mod card;
 mod compare;
 mod config;
 mod convert;
+mod destination;
 mod error;
 mod fallback;
 mod fold;
@@ -65,7 +67,7 @@ pub use config::{
     Environment, config_template, option_names, read_config, read_environment, read_options, schema,
     write_new_file,
 };
-pub use convert::{convert, dequantize};
+pub use convert::{ConvertOptions, convert, dequantize};
 pub use error::{EngineError, Result};
 pub use gate::Gate;
 pub use ggml::Mixture;
@@ -78,7 +80,9 @@ pub use planned::plan;
 pub use profile::Profile;
 pub use progress::{Progress, Silent};
 pub use registry::Registry;
-pub use report::{Fallback, Report, TensorReport};
+pub use report::{
+    Details, ErrorsByTime, Fallback, Histogram, Report, ReportFile, TensorReport, report_comparison,
+};
 pub use rules::{Rule, RuleSpec};
 pub use run::run;
 pub use search::{CommandFitness, Fitness, SearchSettings, Searched, search};

@@ -34,13 +34,26 @@ pub(crate) fn footer(
         .collect();
     let body = json!({"settings": job.settings(), "tensors": tensors});
     let model = plan.architecture.map_or("unknown", |a| a.id());
-    let mut pairs: Vec<(String, String)> = vec![
-        ("aq.model".into(), model.into()),
-        ("aq.plan".into(), body.to_string()),
-        ("aq.tool".into(), concat!("arrowquant ", env!("CARGO_PKG_VERSION")).into()),
-    ];
+    let mut pairs: Vec<(String, String)> =
+        vec![("aq.model".into(), model.into()), ("aq.plan".into(), body.to_string()), tool()];
     pairs.extend(activations.map(|a| (Activations::KEY.into(), a.to_json())));
     pairs
+}
+
+/// What a file says in front of its tensors: `aq.tool`, `aq.model` and `aq.settings`. They depend on the model and the settings only.
+pub(crate) fn header(job: &Job, plan: &ModelPlan) -> Vec<(String, String)> {
+    let model = plan.architecture.map_or("unknown", |a| a.id());
+    vec![
+        ("format".into(), "pt".into()),
+        tool(),
+        ("aq.model".into(), model.into()),
+        ("aq.settings".into(), job.settings().to_string()),
+    ]
+}
+
+/// The program that wrote a file.
+pub(crate) fn tool() -> (String, String) {
+    (aq_io::TOOL.into(), concat!("arrowquant ", env!("CARGO_PKG_VERSION")).into())
 }
 
 /// Tells whether parts of an earlier run belong to this job: a hash of the settings, the decisions and the source.

@@ -7,9 +7,11 @@ use aq_core::{
     BitWidth, DType, Decision, Encoding, Estimate, GgmlType, LayerPlan, LayerStats, Plan, PlannedTensor,
     StoredTensor, StrategyId, TensorInfo,
 };
+use aq_io::OutputFormat;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::architecture::{self, Architecture};
+use crate::destination;
 use crate::ggml::{self, Family};
 use crate::registry::Registry;
 use crate::rules::ModelBlocks;
@@ -28,6 +30,8 @@ pub struct ModelPlan {
     pub fallbacks: Vec<Fallback>,
     /// Kept tensors that GGUF stores as F16, as their rows are no whole blocks.
     pub(crate) narrow: Vec<usize>,
+    /// Format of the output, where there is one, and the element type of what it has dequantized.
+    pub written: Option<(OutputFormat, Option<DType>)>,
 }
 
 impl ModelPlan {
@@ -64,9 +68,17 @@ pub fn make_plan(path: &Path, tensors: &[StoredTensor], job: &Job, registry: &Re
     }
     let architecture = architecture::detect(tensors.iter().map(|t| &t.info));
     let seed = job.seed;
+    let written = job.output.as_ref().map(|(_, format)| (*format, job.dtype));
     if let Some(file) = &job.plan {
         let plan = file.decide(path, tensors, job, registry)?;
-        return Ok(ModelPlan { plan, architecture, seed, fallbacks: Vec::new(), narrow: Vec::new() });
+        return Ok(ModelPlan {
+            plan,
+            architecture,
+            seed,
+            fallbacks: Vec::new(),
+            narrow: Vec::new(),
+            written,
+        });
     }
     let params = tensors.iter().map(|t| t.info.elements()).sum();
     let family = job.is_gguf().then(|| ggml::detect(tensors.iter().map(|t| &t.info))).flatten();
@@ -79,11 +91,12 @@ pub fn make_plan(path: &Path, tensors: &[StoredTensor], job: &Job, registry: &Re
         }
         let kept = Kept { architecture, family, params };
         let decision = decide(&t.info, rule, job, registry, kept, kinds.kinds.get(i))?;
-        Ok(PlannedTensor { info: t.info.clone(), decision: kinds.fit(i, &t.info, decision) })
+        let decision = destination::fitting(job, t, kinds.fit(i, &t.info, decision), registry)?;
+        Ok(PlannedTensor { info: t.info.clone(), decision })
     };
     let planned = tensors.iter().enumerate().map(decide).collect::<Result<_>>()?;
     let BlockTypes { fallbacks, narrow, .. } = kinds;
-    Ok(ModelPlan { plan: Plan { tensors: planned }, architecture, seed, fallbacks, narrow })
+    Ok(ModelPlan { plan: Plan { tensors: planned }, architecture, seed, fallbacks, narrow, written })
 }
 
 /// A tensor that is kept in another element type.

@@ -13,7 +13,7 @@ use crate::plan_file::row;
 use crate::registry::Registry;
 use crate::run::Opened;
 use crate::target::Sizing;
-use crate::{Job, Progress, Result};
+use crate::{Job, Progress, Result, destination};
 
 /// The plan of a job as the JSON object of `aq plan --json`, without the work. Weights are read only where there is a calibration, or a
 /// target that needs to know their errors.
@@ -66,7 +66,9 @@ fn plan_json(opened: &Opened<'_>, model: &ModelPlan, sizing: &Sizing) -> Result<
     let notes = sizing.allocator().map(|allocator| allocator.notes(&model.plan, opened.job));
     for (i, (stored, planned)) in opened.source.tensors().iter().zip(&model.plan.tensors).enumerate() {
         let stored = &StoredTensor { info: planned.info.clone(), ..stored.clone() };
-        let (planned_form, estimate) = estimate(stored, &planned.decision, opened.registry)?;
+        let (planned_form, encoded) = estimate(stored, &planned.decision, opened.registry)?;
+        let written = model.written.map(|written| destination::written_bytes(written, &planned_form));
+        let estimate = written.transpose()?.flatten().unwrap_or(encoded);
         bytes += estimate;
         params += stored.info.elements();
         let mut layer = row(&stored.info, &planned.decision);

@@ -1,11 +1,27 @@
 //! What a job did: sizes, errors and decisions.
 
+mod comparison;
+mod depth;
+mod details;
+mod file;
+mod heat_map;
+mod histogram;
+mod page;
+mod svg;
+
 use aq_codec::Rotation;
 use aq_core::{Decision, Encoding, LayerPlan, PlannedTensor, StoredTensor};
 use aq_kernels::metric::Comparison;
 use aq_kernels::output::OutputComparison;
 use aq_timeaware::{Choice, Errors};
 use serde_json::{Value, json};
+
+pub use comparison::report_comparison;
+pub use details::{Details, ErrorsByTime, Histogram};
+pub use file::ReportFile;
+
+pub(crate) use details::{Measured, measure_details};
+pub(crate) use page::Page;
 
 use crate::activations;
 use crate::blocks::TensorQuality;
@@ -17,8 +33,10 @@ pub struct TensorReport {
     pub stored: StoredTensor,
     /// What was decided and why.
     pub decision: Decision,
-    /// Bytes of codes and side data in the output.
+    /// Bytes in the output.
     pub bytes: u64,
+    /// Where the output has it dequantized: the codec, and the bytes of codes and side data that the weights went through.
+    pub encoded: Option<(StoredTensor, u64)>,
     /// Source weights against decoded ones; all zero for a kept tensor. The largest difference is not looked for.
     pub comparison: Comparison,
     /// Outputs of the layer on held-out calibration rows; all zero without calibration.
@@ -31,6 +49,7 @@ impl TensorReport {
     pub(crate) fn new(
         planned: &PlannedTensor,
         stored: &StoredTensor,
+        encoded: &StoredTensor,
         quality: &TensorQuality,
         activations: Option<&Choice>,
     ) -> Self {
@@ -38,6 +57,7 @@ impl TensorReport {
             stored: stored.clone(),
             decision: planned.decision.clone(),
             bytes: quality.bytes,
+            encoded: (stored != encoded).then(|| (encoded.clone(), quality.encoded_bytes)),
             comparison: quality.comparison,
             output: quality.output,
             activations: activations.cloned(),
@@ -96,6 +116,13 @@ impl TensorReport {
             "output_slope": self.output_error().map(|_| self.output.slope()),
             "kept_reason": kept,
         });
+        if let Some((encoded, bytes)) = &self.encoded {
+            let (bits, group_size) = encoded.encoding.bits_and_group();
+            row["dequantized_from"] = json!({
+                "codec": encoded.codec(), "bits": bits, "group_size": group_size, "bytes": bytes,
+                "bits_per_weight": bits_per_weight(*bytes, info.elements()),
+            });
+        }
         if let Some(choice) = &self.activations {
             row["activations"] = activations::json(choice);
         }
@@ -145,6 +172,8 @@ pub struct Report {
     pub fallbacks: Vec<Fallback>,
     /// Every tensor, in output order.
     pub tensors: Vec<TensorReport>,
+    /// What was measured for a report file; `None` without one.
+    pub details: Option<Details>,
 }
 
 impl Report {
@@ -205,7 +234,7 @@ impl Report {
         let mean = cosines.iter().sum::<f64>() / cosines.len().max(1) as f64;
         let min = cosines.iter().copied().fold(1.0, f64::min);
         let global = self.global();
-        json!({
+        let mut json = json!({
             "schema": "aq.quantize/1",
             "version": env!("CARGO_PKG_VERSION"),
             "input": {"path": self.input, "bytes": self.input_bytes, "tensors": self.tensors.len(), "params": self.params(),
@@ -225,7 +254,11 @@ impl Report {
             "fallbacks": self.fallbacks.iter().map(|f| json!({
                 "tensor": f.tensor, "from": f.from, "to": f.to, "reason": f.reason})).collect::<Vec<_>>(),
             "tensors": self.tensors.iter().map(TensorReport::json).collect::<Vec<_>>(),
-        })
+        });
+        if let Some(details) = &self.details {
+            json["details"] = details.json();
+        }
+        json
     }
 }
 

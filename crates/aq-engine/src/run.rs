@@ -23,12 +23,12 @@ use crate::memory;
 use crate::plan::{ModelPlan, make_plan};
 use crate::recast::Recast;
 use crate::registry::Registry;
-use crate::report::{Fallback, Report, TensorReport};
+use crate::report::{Details, Fallback, Measured, Page, Report, TensorReport, measure_details};
 use crate::slab::TensorTask;
 use crate::target::Sizing;
 use crate::tasks::{make_layers, make_tasks, plan_budget};
 use crate::weights::TensorWeights;
-use crate::{EngineError, Job, Progress, Result, metadata, pipeline, verify};
+use crate::{EngineError, Job, Progress, Result, destination, metadata, pipeline, verify};
 
 /// Quantizes a model: opens it, plans, encodes every slab, reads the result back, moves it into place.
 ///
@@ -44,10 +44,14 @@ pub fn run(
 ) -> Result<Report> {
     let (path, format) =
         job.output.as_ref().ok_or_else(|| EngineError::Usage("no output path is given".into()))?;
-    match input::open(job)? {
+    let report = match input::open(job)? {
         Input::Model(model) => run_model(job, model, path, *format, registry, cancel, progress),
         Input::Pipeline(chosen) => pipeline::run(job, &chosen, path, *format, registry, cancel, progress),
+    }?;
+    if let Some(file) = &job.report {
+        file.write(&Page::of_report(&report), &report.json())?;
     }
+    Ok(report)
 }
 
 /// The job for one model file or folder.
@@ -100,7 +104,11 @@ pub(crate) fn run_model(
     }
     also.extend(sizing.fallback(written.pending.bytes(), !widened.is_empty()));
     also.extend(widened);
-    let report = report(&opened, &plan, &written, also, (path, format), started);
+    let mut report = report(&opened, &plan, &written, also, (path, format), started);
+    if job.report.is_some() {
+        report.details = Some(opened.details(&written)?);
+    }
+    destination::add_beside(&mut *written.pending, job, &model.path, &report)?;
     written.pending.commit()?;
     progress.finish();
     Ok(report)
@@ -147,6 +155,17 @@ impl Opened<'_> {
         widen_misses(gate, &mut plan.plan, &written.tensors, &chain, &mut again)
     }
 
+    /// Reads the model and the output again for what a report file shows.
+    fn details(&self, written: &Written) -> Result<Details> {
+        let output = aq_io::open(written.pending.path(), aq_io::Access::Positioned)?;
+        let quantized = written.tensors.iter().filter(|t| t.is_quantized());
+        let measured = quantized.map(|t| Measured {
+            name: t.stored.info.name(),
+            error: t.output_error().unwrap_or_else(|| t.comparison.relative_mse()),
+        });
+        measure_details(self.source, &*output, &measured.collect::<Vec<_>>(), self.calibration, self.cancel)
+    }
+
     /// Refuses a result with a tensor that misses the gate.
     fn hold_gate(&self, written: &Written) -> Result<()> {
         let Some(gate) = &self.job.gate else { return Ok(()) };
@@ -174,7 +193,10 @@ fn write(
     let Opened { job, registry, cancel, source, calibration, .. } = *opened;
     let weights: Vec<_> = (0..source.tensors().len()).map(|i| TensorWeights::new(source, i)).collect();
     let layers = make_layers(&plan.plan, calibration, &weights);
-    let tasks = make_tasks(source, &plan.plan, registry, calibration, &layers)?;
+    let mut tasks = make_tasks(source, &plan.plan, registry, calibration, &layers)?;
+    if format.is_plain() {
+        tasks = tasks.into_iter().map(|task| task.dequantized(job.dtype)).collect::<Result<_>>()?;
+    }
     let budget = plan_budget(&tasks, job, opened.model.memory_limit)?;
     let judge = job.gate.filter(|gate| gate.fail_fast);
 
@@ -183,10 +205,12 @@ fn write(
         resume: job.resume,
         keep_partial: format == OutputFormat::Folder && judge.is_none(),
         fingerprint: metadata::fingerprint(job, source, plan),
-        header_metadata: if job.is_gguf() { gguf::header(job, plan) } else { Vec::new() },
+        header_metadata: if job.is_gguf() { gguf::header(job, plan) } else { metadata::header(job, plan) },
+        stem: Some(destination::stem(&opened.model.path)),
+        shard_bytes: job.shard_bytes,
     };
     let mut sink = aq_io::create(path, format, &options)?;
-    let stored: Vec<StoredTensor> = tasks.iter().map(|t| t.stored.clone()).collect();
+    let stored = tasks.iter().map(TensorTask::written).collect::<Result<Vec<StoredTensor>>>()?;
     let resumed = sink.resume(&stored)?;
     let (old, new) = tasks.split_at(resumed.tensors.min(tasks.len()));
     let mut quality = verify::measure_parts(&resumed.parts, old, cancel)?;
@@ -195,6 +219,9 @@ fn write(
     progress.start(new.iter().map(|t| t.stored.info.bytes()).sum(), new.len());
     let mut pull = |slabs: &mut dyn aq_io::SlabStream| sink.write(&stored, slabs);
     quality.extend(run_blocks(new, budget, judge.as_ref(), cancel, progress, &mut pull)?);
+    for (quality, stored) in quality.iter_mut().zip(&stored) {
+        quality.bytes = format.tensor_bytes(stored).unwrap_or(quality.bytes);
+    }
 
     let threads = budget.workers;
     let choices = activations::choose_all(
@@ -210,8 +237,9 @@ fn write(
     let metadata = metadata::footer(job, plan, &stored, &quality, activations.as_ref());
     let pending = sink.finish(&metadata)?;
     progress.verifying();
-    verify::verify_path(pending.path(), &stored, cancel)?;
-    let tensors = reports(&plan.plan, &stored, &quality, &choices);
+    destination::verify_pending(&*pending, format, &stored, cancel)?;
+    let encoded: Vec<&StoredTensor> = tasks.iter().map(|task| &task.stored).collect();
+    let tensors = reports(&plan.plan, &stored, &encoded, &quality, &choices);
     let mut fallbacks = fallbacks(calibration, &tasks);
     fallbacks.extend(activations::fallbacks(job.activations, &plan.plan, &choices));
     Ok(Written { pending, threads, fallbacks, tensors })
@@ -254,6 +282,7 @@ fn report(
         peak_rss_bytes: memory::peak_rss(),
         fallbacks,
         tensors: written.tensors.clone(),
+        details: None,
     }
 }
 
@@ -266,12 +295,13 @@ fn fallbacks(calibration: &Calibration, tasks: &[TensorTask<'_>]) -> Vec<Fallbac
 fn reports(
     plan: &aq_core::Plan,
     stored: &[StoredTensor],
+    encoded: &[&StoredTensor],
     quality: &[TensorQuality],
     choices: &[Option<Choice>],
 ) -> Vec<TensorReport> {
-    let rows = plan.tensors.iter().zip(stored).zip(quality).zip(choices);
-    rows.map(|(((planned, stored), quality), choice)| {
-        TensorReport::new(planned, stored, quality, choice.as_ref())
+    let rows = plan.tensors.iter().zip(stored).zip(encoded).zip(quality).zip(choices);
+    rows.map(|((((planned, stored), encoded), quality), choice)| {
+        TensorReport::new(planned, stored, encoded, quality, choice.as_ref())
     })
     .collect()
 }

@@ -17,7 +17,7 @@ use crate::blocks::TensorQuality;
 use crate::calibration::LayerSamples;
 use crate::gate::Gate;
 use crate::weights::{WeightReader, first_non_finite};
-use crate::{EngineError, Fallback, Result};
+use crate::{EngineError, Fallback, Result, destination};
 
 /// One tensor of the output and how its slabs are made.
 pub(crate) struct TensorTask<'a> {
@@ -27,8 +27,10 @@ pub(crate) struct TensorTask<'a> {
     pub(crate) index: usize,
     /// Index in the output.
     pub(crate) output_index: usize,
-    /// How it is stored in the output.
+    /// How it is encoded.
     pub(crate) stored: StoredTensor,
+    /// Where the output has it dequantized: as what it is written.
+    pub(crate) plain: Option<DType>,
     /// Number of slabs.
     pub(crate) slabs: u64,
     /// What is done to its rows.
@@ -108,6 +110,29 @@ impl Layer<'_> {
 }
 
 impl TensorTask<'_> {
+    /// The same task for an output without encoded tensors, whose elements are of `dtype`, or of the source's type.
+    ///
+    /// # Errors
+    /// When the tensor would be too large.
+    pub(crate) fn dequantized(mut self, dtype: Option<DType>) -> Result<Self> {
+        if self.stored.encoding != Encoding::Raw {
+            self.plain = Some(destination::plain(&self.stored, dtype)?.info.dtype());
+        }
+        Ok(self)
+    }
+
+    /// The tensor as it is written.
+    pub(crate) fn written(&self) -> Result<StoredTensor> {
+        self.plain
+            .map_or_else(|| Ok(self.stored.clone()), |dtype| destination::plain(&self.stored, Some(dtype)))
+    }
+
+    /// First row of slab `slab`, counted as the written tensor's.
+    pub(crate) fn written_row(&self, slab: u64) -> u64 {
+        let (row, _) = aq_core::slab_range(&self.stored.info, &self.stored.encoding, slab);
+        if self.plain.is_some() { row * self.stored.encoding.cols(&self.stored.info) } else { row }
+    }
+
     /// The steps down that preparing the layer took.
     pub(crate) fn fallbacks(&self) -> Vec<Fallback> {
         let Work::Quantize(layer) = &self.work else { return Vec::new() };
@@ -161,6 +186,8 @@ impl TensorTask<'_> {
 /// An encoded slab with what was learned on the way.
 pub(crate) struct Encoded {
     pub(crate) rows: EncodedRows,
+    /// Bytes of the encoded rows; `rows` holds others where they are written dequantized.
+    pub(crate) encoded_bytes: u64,
     pub(crate) comparison: Comparison,
     pub(crate) output: OutputComparison,
     pub(crate) non_finite: bool,
@@ -226,6 +253,7 @@ pub(crate) struct SlabWorker {
     block_bytes: u64,
     reader: WeightReader,
     stored: Vec<u8>,
+    plain: Vec<u8>,
     weights: Vec<f32>,
     read_scratch: ReadScratch,
     scratch: Scratch,
@@ -237,6 +265,7 @@ impl SlabWorker {
             block_bytes,
             reader: WeightReader::default(),
             stored: Vec::new(),
+            plain: Vec::new(),
             weights: Vec::new(),
             read_scratch: ReadScratch::default(),
             scratch: Scratch::default(),
@@ -259,11 +288,21 @@ impl SlabWorker {
 
     fn copy(&mut self, task: &TensorTask<'_>, slab: u64, mut rows: EncodedRows) -> Result<Encoded> {
         copy_slab(task.source, task.index, slab, &mut self.stored, &mut rows)?;
+        let encoded_bytes = rows.bytes();
+        if let Some(dtype) = task.plain {
+            let (info, encoding) = (&task.stored.info, &task.stored.encoding);
+            let (_, count) = aq_core::slab_range(info, encoding, slab);
+            let n = (count * encoding.cols(info)) as usize;
+            let weights = self.reader.read(task.source, task.index, task.written_row(slab), n)?;
+            self.plain.clear();
+            push_plain(dtype, weights, &mut self.plain)?;
+            self.hand_out(n as u64, &mut rows);
+        }
         let raw = task.stored.encoding == Encoding::Raw;
         let non_finite = raw && self.holds_non_finite(task.stored.info.dtype(), &rows.codes)?;
         let source_bytes = rows.bytes();
         let (comparison, output) = Default::default();
-        Ok(Encoded { rows, comparison, output, non_finite, source_bytes })
+        Ok(Encoded { rows, encoded_bytes, comparison, output, non_finite, source_bytes })
     }
 
     fn holds_non_finite(&mut self, dtype: DType, bytes: &[u8]) -> Result<bool> {
@@ -310,17 +349,53 @@ impl SlabWorker {
         }
         prepared.quantizer.end_slab(&mut self.scratch, &mut rows)?;
         aq_codec::seal(&mut rows);
+        // Decoding starts where a stream does, so blocks are whole streams.
+        let step = step.next_multiple_of(aq_codec::entropy::stream_rows(info.cols() as usize) as u64);
         if !at_once {
-            // Decoding starts where a stream does, so blocks are whole streams.
-            let step = step.next_multiple_of(aq_codec::entropy::stream_rows(info.cols() as usize) as u64);
             for block in Block::all(start, count, step) {
                 self.measure(task, &prepared, block, rows.parts(), &mut measured)?;
             }
         }
+        let encoded_bytes = rows.bytes();
+        if let Some(dtype) = task.plain {
+            self.dequantize(task, &prepared, dtype, Block::all(start, count, step), &mut rows)?;
+        }
         drop(prepared);
         layer.encoded(task.slabs);
         let Measured { comparison, output, .. } = measured;
-        Ok(Encoded { rows, comparison, output, non_finite: false, source_bytes: count * row_bytes })
+        let source_bytes = count * row_bytes;
+        Ok(Encoded { rows, encoded_bytes, comparison, output, non_finite: false, source_bytes })
+    }
+
+    /// Puts the decoded weights of a slab, of which `blocks` are all blocks, in the place of its codes.
+    fn dequantize(
+        &mut self,
+        task: &TensorTask<'_>,
+        prepared: &Prepared<'_>,
+        dtype: DType,
+        blocks: impl Iterator<Item = Block>,
+        rows: &mut EncodedRows,
+    ) -> Result<()> {
+        let StoredTensor { info, encoding, .. } = &task.stored;
+        self.plain.clear();
+        for block in blocks {
+            let parts = block.of(rows.parts(), prepared.quantizer.side());
+            self.weights.resize(block.weights(info.cols() as usize).1, 0.0);
+            let (scratch, weights) = (&mut self.read_scratch, &mut self.weights);
+            aq_codec::decode(encoding, info, parts, block.rows, block.in_slab, scratch, weights)
+                .map_err(|e| EngineError::Internal(e.to_string()))?;
+            push_plain(dtype, weights, &mut self.plain)?;
+        }
+        let elements = rows.row_count * info.cols();
+        self.hand_out(elements, rows);
+        Ok(())
+    }
+
+    /// Makes `rows` the `elements` plain elements that were gathered.
+    fn hand_out(&mut self, elements: u64, rows: &mut EncodedRows) {
+        rows.clear();
+        std::mem::swap(&mut rows.codes, &mut self.plain);
+        rows.row_count = elements;
     }
 
     /// Quantizes the rows of `block`, appends them to `rows`, and compares them where `comparison` is to be filled.
@@ -376,6 +451,14 @@ impl SlabWorker {
         measured.add_rows(cols, weights, &self.weights, &prepared.held_out);
         Ok(())
     }
+}
+
+/// Appends `weights` as elements of `dtype`.
+fn push_plain(dtype: DType, weights: &[f32], out: &mut Vec<u8>) -> Result<()> {
+    let start = out.len();
+    out.resize(start + weights.len() * dtype.size(), 0);
+    aq_codec::f32_to_bytes(dtype, weights, &mut out[start..])
+        .map_err(|e| EngineError::Internal(e.to_string()))
 }
 
 /// Some rows of a slab that are worked on at once.

@@ -60,7 +60,7 @@ pub(crate) fn make_tasks<'a>(
             _ => Work::Copy,
         };
         let slabs = aq_core::slab_count(&stored.info, &stored.encoding);
-        Ok(TensorTask { source, index, output_index: index, stored, slabs, work })
+        Ok(TensorTask { source, index, output_index: index, stored, plain: None, slabs, work })
     };
     plan.tensors.iter().enumerate().map(task).collect()
 }
@@ -86,10 +86,12 @@ fn task_need(task: &TensorTask<'_>, block: u64) -> Need {
     let (info, encoding) = (&task.stored.info, &task.stored.encoding);
     let (rows, cols) = (aq_core::slab_range(info, encoding, 0).1, encoding.cols(info));
     let lengths = aq_codec::part_lengths(info, encoding, rows);
+    let plain = task.plain.map_or(0, |dtype| rows * cols * dtype.size() as u64);
     let slab = match encoding.has_fixed_size() {
         true => lengths.map_or(u64::MAX, |l| l.limits().iter().fold(0, |sum: u64, n| sum.saturating_add(*n))),
         false => rows.saturating_mul(2 * cols + 4),
     };
+    let slab = slab.max(plain);
     let worker = match encoding {
         Encoding::Raw => 1 << 20,
         _ => {
@@ -98,7 +100,7 @@ fn task_need(task: &TensorTask<'_>, block: u64) -> Need {
             let row_bytes = cols * info.dtype().size() as u64;
             let weights = block.max(row_bytes) / info.dtype().size() as u64;
             let rotated = if task.stored.transformed { weights * 4 } else { 0 };
-            block.max(row_bytes) + weights * 8 + rotated + cols * 10 + whole_slab
+            block.max(row_bytes) + weights * 8 + rotated + cols * 10 + whole_slab + plain
         }
     };
     Need { worker, slab, shared: shared_need(task) }

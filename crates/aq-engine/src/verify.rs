@@ -90,8 +90,8 @@ pub(crate) fn measure_parts(
         let written = aq_io::open(part, Access::Positioned)?;
         for index in 0..written.tensors().len() {
             let Some(task) = tasks.get(quality.len()) else { break };
-            let mut measured =
-                TensorQuality { bytes: written.stored_bytes(index), ..TensorQuality::default() };
+            let bytes = written.stored_bytes(index);
+            let mut measured = TensorQuality { bytes, encoded_bytes: bytes, ..TensorQuality::default() };
             if task.stored.encoding != Encoding::Raw {
                 let pair = Pair { a: task.source, i: task.index, b: &*written, j: index };
                 let of_both = pair.compare(&task.held_out()?, cancel)?;

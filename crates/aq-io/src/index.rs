@@ -23,10 +23,10 @@ pub(crate) type Shards = BTreeMap<String, HashSet<String>>;
 /// Opens a folder: by its index when there is one, else every `*.safetensors` file in it.
 pub(crate) fn open(folder: &Path, access: Access) -> Result<Box<dyn Source>> {
     let names = names(folder)?;
-    match find_index(folder, &names)? {
-        Some(index) => open_index(folder, index, access),
-        None => open_files(folder, &names, access),
-    }
+    safetensors::recognise(match find_index(folder, &names)? {
+        Some(index) => open_index(folder, index, access)?,
+        None => open_files(folder, &names, access)?,
+    })
 }
 
 /// Whether a folder holds safetensors files.
@@ -87,7 +87,7 @@ fn open_index(folder: &Path, name: &str, access: Access) -> Result<Box<dyn Sourc
     let paths = shards.keys().map(|shard| resolve(folder, shard, &index)).collect::<Result<Vec<_>>>()?;
     let mut parts = Vec::new();
     for ((shard, listed), path) in shards.iter().zip(paths) {
-        let source = safetensors::open(&path, access)?;
+        let source = safetensors::open_shard(&path, access)?;
         let held: HashSet<&str> = source.tensors().iter().map(name_of).collect();
         if let Some(missing) = listed.iter().filter(|t| !held.contains(t.as_str())).min() {
             let fact = format!("missing: the index says it is in {shard}, and it is not");
@@ -113,7 +113,7 @@ fn open_files(folder: &Path, names: &[String], access: Access) -> Result<Box<dyn
     check_complete(folder, &files)?;
     let mut parts = Vec::new();
     for file in files {
-        let part = safetensors::open(&resolve(folder, file, folder)?, access)?;
+        let part = safetensors::open_shard(&resolve(folder, file, folder)?, access)?;
         if !part.metadata().contains_key("aq.calibration") {
             parts.push(part);
         }

@@ -4,19 +4,23 @@ mod atomic_file;
 mod atomic_folder;
 mod early_sync;
 mod file_sink;
+mod region;
 mod statistics_sink;
 
 use std::path::Path;
 
+use aq_core::StoredTensor;
+
 pub(crate) use atomic_file::sync_folder;
 pub use atomic_folder::StagedFolder;
 pub(crate) use file_sink::{FileWriter, Out, close, out};
+pub(crate) use region::{Region, check_regions};
 pub use statistics_sink::StatisticsSink;
 
 use crate::columnar::{ArrowSink, ParquetSink};
 use crate::folder::FolderSink;
 use crate::gguf::GgufSink;
-use crate::safetensors::SafetensorsSink;
+use crate::safetensors::{Form, SafetensorsSink, ShardsSink};
 use crate::{IoError, Result, Sink};
 
 /// Formats that can be written.
@@ -26,8 +30,10 @@ pub enum OutputFormat {
     Parquet,
     /// Arrow IPC, one file.
     Arrow,
-    /// Plain tensors in one safetensors file.
+    /// Plain tensors in one safetensors file, or in a folder of shards.
     Safetensors,
+    /// Layers of signed bytes in safetensors as ComfyUI reads them.
+    Comfy,
     /// A folder of native Parquet parts with a manifest; the form that can be resumed.
     Folder,
     /// GGUF: blocks of ggml and plain tensors in one file.
@@ -36,10 +42,11 @@ pub enum OutputFormat {
 
 impl OutputFormat {
     /// Every format, in the order in which they are listed to users.
-    pub const ALL: [OutputFormat; 5] = [
+    pub const ALL: [OutputFormat; 6] = [
         OutputFormat::Parquet,
         OutputFormat::Arrow,
         OutputFormat::Safetensors,
+        OutputFormat::Comfy,
         OutputFormat::Folder,
         OutputFormat::Gguf,
     ];
@@ -50,8 +57,43 @@ impl OutputFormat {
             OutputFormat::Parquet => "parquet",
             OutputFormat::Arrow => "arrow",
             OutputFormat::Safetensors => "safetensors",
+            OutputFormat::Comfy => "comfy",
             OutputFormat::Folder => "folder",
             OutputFormat::Gguf => "gguf",
+        }
+    }
+
+    /// Bytes that a tensor takes in the file where that depends on its shape alone; `None` for formats that store slabs, and for a tensor
+    /// that the format cannot hold.
+    pub fn tensor_bytes(self, tensor: &StoredTensor) -> Option<u64> {
+        self.form()?.bytes(tensor)
+    }
+
+    /// Whether tensors that were quantized are dequantized on the way to the file.
+    pub fn is_plain(self) -> bool {
+        self == Self::Safetensors
+    }
+
+    /// Why an encoded tensor cannot be stored in this format; `None` when it can, dequantized where the format [is plain](Self::is_plain).
+    pub fn refusal(self, tensor: &StoredTensor) -> Option<String> {
+        let form = self.form().filter(|_| !self.is_plain())?;
+        form.pieces(tensor).err()
+    }
+
+    /// Whether `path` becomes a folder in this format.
+    pub fn is_folder(self, path: &Path) -> bool {
+        match self {
+            Self::Folder => true,
+            Self::Safetensors | Self::Comfy => is_folder(path),
+            Self::Parquet | Self::Arrow | Self::Gguf => false,
+        }
+    }
+
+    fn form(self) -> Option<Form> {
+        match self {
+            Self::Safetensors => Some(Form::Plain),
+            Self::Comfy => Some(Form::Comfy),
+            _ => None,
         }
     }
 
@@ -65,18 +107,22 @@ impl OutputFormat {
     /// # Errors
     /// [`IoError::Unsupported`] for any other ending.
     pub fn from_path(path: &Path) -> Result<Self> {
-        let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
-        if path.as_os_str().as_encoded_bytes().ends_with(b"/") || path.is_dir() {
+        if is_folder(path) {
             return Ok(Self::Folder);
         }
-        let Some(ending) = ending else { return Ok(Self::Folder) };
-        Self::from_name(&ending).filter(|&f| f != Self::Folder).ok_or_else(|| {
+        let ending = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        Self::from_name(&ending).filter(|f| ![Self::Folder, Self::Comfy].contains(f)).ok_or_else(|| {
             IoError::unsupported(
                 path,
                 format!("cannot write the ending .{ending}; use .parquet, .arrow, .gguf, .safetensors, or a final / for a folder"),
             )
         })
     }
+}
+
+/// Whether `path` means a folder: it has a final `/` or no ending, or is one.
+fn is_folder(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(b"/") || path.is_dir() || path.extension().is_none()
 }
 
 /// How a destination is treated.
@@ -92,6 +138,10 @@ pub struct CreateOptions {
     pub keep_partial: bool,
     /// Metadata for formats that store it at the front of the file (safetensors, GGUF); [`Sink::finish`] serves the others.
     pub header_metadata: Vec<(String, String)>,
+    /// What the names of safetensors files in a folder begin with; `None` for `model`.
+    pub stem: Option<String>,
+    /// The most bytes of tensors of a safetensors file in a folder of several; `None` for 10 GB.
+    pub shard_bytes: Option<u64>,
 }
 
 /// Begins a result beside `path`. The destination is looked at first, and nothing is there until the commit.
@@ -103,12 +153,18 @@ pub fn create(path: &Path, format: OutputFormat, options: &CreateOptions) -> Res
     match format {
         OutputFormat::Parquet => file_sink::create(path, options, |w| ParquetSink::new(w, path)),
         OutputFormat::Arrow => file_sink::create(path, options, |w| ArrowSink::new(w, path)),
-        OutputFormat::Safetensors => {
-            file_sink::create(path, options, |w| SafetensorsSink::new(w, path, &options.header_metadata))
-        }
+        OutputFormat::Safetensors => create_safetensors(path, Form::Plain, options),
+        OutputFormat::Comfy => create_safetensors(path, Form::Comfy, options),
         OutputFormat::Gguf => {
             file_sink::create(path, options, |w| GgufSink::new(w, path, &options.header_metadata))
         }
         OutputFormat::Folder => Ok(Box::new(FolderSink::create(path, options)?)),
     }
+}
+
+fn create_safetensors(path: &Path, form: Form, options: &CreateOptions) -> Result<Box<dyn Sink>> {
+    if is_folder(path) {
+        return Ok(Box::new(ShardsSink::create(path, form, options)?));
+    }
+    file_sink::create(path, options, |w| SafetensorsSink::new(w, path, form, &options.header_metadata))
 }

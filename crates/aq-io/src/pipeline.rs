@@ -75,8 +75,8 @@ impl Pipeline {
         })
     }
 
-    /// Copies everything into the folder `destination` except the weight files of the components `without`, hidden files and
-    /// `destination` itself. Returns the number of bytes. Every file is streamed and synced; links to files are read
+    /// Copies everything that is not there yet into the folder `destination`, except the weight files of the components `without`, hidden files
+    /// and `destination` itself. Returns the number of bytes. Every file is streamed and synced; links to files are read
     /// when they stay in the pipeline or in its Hugging Face cache, other links are refused.
     ///
     /// # Errors
@@ -99,6 +99,9 @@ impl Pipeline {
     fn copy_file(&self, file: &Path, destination: &Path) -> Result<u64> {
         let (from, to) = (self.path.join(file), destination.join(file));
         check_target(&from, &self.path)?;
+        if to.exists() {
+            return Ok(0);
+        }
         let parent = to.parent().unwrap_or(destination);
         std::fs::create_dir_all(parent).map_err(IoError::os(parent))?;
         let mut source = File::open(&from).map_err(IoError::os(&from))?;

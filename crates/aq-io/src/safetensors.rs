@@ -1,6 +1,9 @@
 //! One safetensors file, read.
 
+mod comfy;
 mod header;
+mod layout;
+mod shards;
 mod sink;
 
 use std::collections::BTreeMap;
@@ -9,7 +12,10 @@ use std::path::Path;
 
 use aq_core::{Encoding, SlabParts, StoredTensor};
 
+pub(crate) use comfy::recognise;
 pub(crate) use header::{Header, parse_header};
+pub(crate) use layout::Form;
+pub(crate) use shards::ShardsSink;
 pub(crate) use sink::SafetensorsSink;
 
 use crate::file_bytes::FileBytes;
@@ -30,8 +36,13 @@ struct SafetensorsSource {
     metadata: BTreeMap<String, String>,
 }
 
-/// Opens one safetensors file and checks all of its header. Tensors come in the order of their bytes.
+/// Opens one safetensors file. Layers of signed bytes are seen as encoded tensors.
 pub(crate) fn open(path: &Path, access: Access) -> Result<Box<dyn Source>> {
+    recognise(open_shard(path, access)?)
+}
+
+/// Opens one safetensors file as it lies and checks all of its header. Tensors come in the order of their bytes.
+pub(crate) fn open_shard(path: &Path, access: Access) -> Result<Box<dyn Source>> {
     let file = FileBytes::open(path, access)?;
     let (header, data_start) = read_header(&file)?;
     let mut starts = Vec::with_capacity(header.tensors.len());
@@ -44,6 +55,22 @@ pub(crate) fn open(path: &Path, access: Access) -> Result<Box<dyn Source>> {
         tensors.push(StoredTensor::new(info, Encoding::Raw));
     }
     Ok(Box::new(SafetensorsSource { file, tensors, starts, metadata: header.metadata }))
+}
+
+/// What our files say in their metadata, which comes first in the header.
+pub const TOOL: &str = "aq.tool";
+
+/// Whether a folder holds a safetensors file that we wrote.
+pub(crate) fn is_ours(folder: &Path) -> bool {
+    let starts_so = |path: &Path| {
+        let file = FileBytes::open(path, Access::Positioned).ok()?;
+        let mut start = vec![0; file.len().min(4096) as usize];
+        file.read_exact_at(0, &mut start).ok()?;
+        Some(String::from_utf8_lossy(&start).contains(&format!("\"{TOOL}\"")))
+    };
+    let names = crate::member::names(folder).unwrap_or_default();
+    let mut weights = names.iter().filter(|name| name.ends_with(".safetensors"));
+    weights.any(|name| starts_so(&folder.join(name)).unwrap_or(false))
 }
 
 /// Reads and checks the header; returns it and where the data begins.

@@ -47,11 +47,51 @@ pub trait PendingOutput {
     /// Bytes of all its files.
     fn bytes(&self) -> u64;
 
+    /// Whether it is a folder of files.
+    fn is_folder(&self) -> bool {
+        false
+    }
+
+    /// Adds a small file to a folder; a single file has no place for one.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn add_file(&mut self, _name: &str, _bytes: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Reads back what has no checksums of its own and compares it with what was written; `stopped` is asked now and then.
+    ///
+    /// # Errors
+    /// Names the first tensor that differs; [`crate::IoError::Stopped`] when `stopped` says so.
+    fn check(&self, _stopped: &dyn Fn() -> bool) -> Result<()> {
+        Ok(())
+    }
+
     /// Syncs it, moves it to the destination in one step and syncs the folder. Returns the destination.
     ///
     /// # Errors
     /// What the operating system says; the destination is then as it was before.
     fn commit(self: Box<Self>) -> Result<PathBuf>;
+}
+
+/// The slabs of one file of several, numbered from its first tensor.
+pub(crate) struct PartStream<'a> {
+    pub(crate) slabs: &'a mut dyn SlabStream,
+    pub(crate) first: usize,
+}
+
+impl SlabStream for PartStream<'_> {
+    fn next_slab(&mut self) -> Option<EncodedSlab> {
+        let mut slab = self.slabs.next_slab()?;
+        // A slab of an earlier file gets a number that no tensor has, and the file refuses it.
+        slab.tensor = slab.tensor.checked_sub(self.first).unwrap_or(usize::MAX);
+        Some(slab)
+    }
+
+    fn recycle(&mut self, rows: EncodedRows) {
+        self.slabs.recycle(rows);
+    }
 }
 
 /// What an earlier run has already written.

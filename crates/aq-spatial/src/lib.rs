@@ -10,6 +10,7 @@
 //! | `codebook` | [`Codebook`] | a table trained on the layer, the scale of least squared error | the table, once a slab |
 //! | `hqq` | [`Hqq`] | a grid as wide as its range, shifted for the least `abs(error)^0.7` | f16 offset |
 //! | `nf4` | [`Nf4`] | the table of NormalFloat up to its largest magnitude | the table, once a slab |
+//! | `int8`, `convrot` | [`Int8`] | signed bytes up to the largest magnitude of the row, plain or rotated as ComfyUI does | nothing |
 //! | `q4_k`, `q8_0` ... | [`GgmlBlocks`] | those of a block type of ggml, of least squared error | as ggml has it |
 //!
 //! [`Transformed`] rotates a layer around any of them.
@@ -48,6 +49,7 @@ mod grid;
 mod grouped;
 mod hessian;
 mod hqq;
+mod int8;
 mod ls;
 mod minmax;
 mod octave;
@@ -65,6 +67,7 @@ pub use ggml::GgmlBlocks;
 pub use gptq::Gptq;
 pub use hessian::hessian_block;
 pub use hqq::Hqq;
+pub use int8::Int8;
 pub use ls::LeastSquares;
 pub use minmax::MinMax;
 pub use smoothing::Smoothing;
@@ -83,6 +86,8 @@ pub fn strategies() -> Vec<Box<dyn QuantStrategy>> {
         Box::new(Codebook),
         Box::new(Nf4),
         Box::new(Hqq),
+        Box::new(Int8::PLAIN),
+        Box::new(Int8::ROTATED),
     ];
     all.extend(GgmlBlocks::all().map(|strategy| Box::new(strategy) as Box<dyn QuantStrategy>));
     all

@@ -1,13 +1,18 @@
 //! `aq compare`
 
-use aq_engine::{Result, compare};
+use aq_engine::{ReportFile, Result, compare, report_comparison};
 
 use crate::args::CompareArgs;
 use crate::output;
 use crate::signals::Signals;
 
 pub(crate) fn run(args: &CompareArgs, signals: &Signals) -> Result<()> {
-    let comparison = compare(&args.original, &args.quantized, args.calibration.as_deref(), &signals.cancel)?;
+    let (original, quantized, calibration) = (&args.original, &args.quantized, args.calibration.as_deref());
+    let file = args.report.clone().map(ReportFile::new).transpose()?;
+    let comparison = compare(original, quantized, calibration, &signals.cancel)?;
+    if let Some(file) = &file {
+        report_comparison(original, quantized, calibration, &comparison, file, &signals.cancel)?;
+    }
     if args.json {
         output::json(&comparison.json());
         return Ok(());

@@ -8,8 +8,9 @@ use crate::output;
 use crate::signals::Signals;
 
 pub(crate) fn run(args: &DequantizeArgs, signals: &Signals) -> Result<()> {
-    if args.output.extension().is_none_or(|e| e != "safetensors") {
-        let message = format!("{}: the output of dequantize is a .safetensors file", args.output.display());
+    if args.output.extension().is_some_and(|e| e != "safetensors") {
+        let message =
+            format!("{}: the output of dequantize is a .safetensors file or a folder", args.output.display());
         return Err(EngineError::Usage(message));
     }
     let dtype = match args.dtype {

@@ -7,6 +7,7 @@ pub(crate) mod convert;
 pub(crate) mod dequantize;
 pub(crate) mod init;
 pub(crate) mod inspect;
+pub(crate) mod man;
 pub(crate) mod plan;
 pub(crate) mod quantize;
 pub(crate) mod search;

@@ -31,6 +31,10 @@ pub(crate) fn options(args: &QuantizeArgs) -> Result<JobOptions> {
     let flags = JobOptions {
         output: args.output.clone(),
         format: args.format.clone(),
+        dtype: args.plain.dtype.clone(),
+        shard_size: args.plain.shard_size.clone(),
+        base_model: args.base_model.clone(),
+        report: args.show.report.clone(),
         threads: args.resources.threads,
         memory_limit: args.resources.memory_limit.clone(),
         block_size: args.resources.block_size.clone(),

@@ -88,13 +88,24 @@ def split_side(row):
     return side
 
 
+def negative(block, seed, cols):
+    """Whether each column changes its sign: drawn from a seed, or regular where there is none."""
+    if not seed:
+        digits = np.arange(cols)[:, None] % block // 4 ** np.arange(5) % 4
+        return (digits == 3).sum(1) % 2
+    x = np.uint64(int.from_bytes(seed, "little")) + np.arange(1, -(-cols // 64) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return np.unpackbits((x ^ x >> np.uint64(31)).astype("<u8").view(np.uint8), bitorder="little")[:cols]
+
+
 def undo(w, row_start, side):
     """The weights of decoded rows of one slab."""
     n, cols = w.shape
     while side:
         tag, size = side[0], int.from_bytes(side[1:5], "little")
         body, side = side[5:5 + size], side[5 + size:]
-        if tag == 1: block, seed = int.from_bytes(body[:4], "little"), int.from_bytes(body[4:], "little")
+        if tag == 1: block, seed = int.from_bytes(body[:4], "little"), body[4:]
         if tag == 2: smoothing = np.frombuffer(body, "<f2").astype(np.float32)
         if tag == 3: low_rank = body
     if "low_rank" in locals():
@@ -108,11 +119,7 @@ def undo(w, row_start, side):
         for h in (1 << i for i in range(block.bit_length() - 1)):
             x = w.reshape(n, -1, 2, h)
             w = np.stack((x[:, :, 0] + x[:, :, 1], x[:, :, 0] - x[:, :, 1]), 2).reshape(n, cols)
-        x = np.uint64(seed) + np.arange(1, -(-cols // 64) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-        bits = np.unpackbits((x ^ x >> np.uint64(31)).astype("<u8").view(np.uint8), bitorder="little")[:cols]
-        w = w * np.float32(1 / np.sqrt(block)) * np.where(bits, np.float32(-1), np.float32(1))
+        w = w * np.float32(1 / np.sqrt(block)) * np.where(negative(block, seed, cols), np.float32(-1), np.float32(1))
     return w / smoothing if "smoothing" in locals() else w
 
 

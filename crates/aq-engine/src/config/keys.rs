@@ -334,6 +334,16 @@ pub(super) static KEYS: &[Key] = &[
     )
     .alias(&["components"]),
     key(FILES, "format", Kind::Text, "parquet", "Format of the output when its ending does not say.", |o, v| put(&mut o.format, text(v))),
+    key(FILES, "dtype", Kind::Choice(&["f32", "f16", "bf16"]), "bf16", "Element type of dequantized tensors. By default that of the source.", |o, v| {
+        put(&mut o.dtype, text(v))
+    }),
+    key(FILES, "shard_size", Kind::Size, "10GB", "Largest safetensors file of a folder.", |o, v| put(&mut o.shard_size, text(v))),
+    key(FILES, "base_model", Kind::Text, "someone/model", "Name of the original on the Hugging Face Hub, for the model card of a folder.", |o, v| {
+        put(&mut o.base_model, text(v))
+    }),
+    key(FILES, "report", Kind::Text, "report.html", "A file for the report: .html, .md or .json.", |o, v| {
+        put(&mut o.report, text::<String>(v).map(Into::into))
+    }),
     key(FILES, "allow_requantize", Kind::Switch, "on", "Quantize tensors that are quantized already.", |o, v| {
         put(&mut o.allow_requantize, v.as_bool())
     })

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use aq_core::{EncodedRows, EncodedSlab, StoredTensor};
+use aq_core::StoredTensor;
 use serde_json::{Map, Value, json};
 
 use super::{FORMAT_VERSION, MANIFEST, PART_WEIGHTS, Part, SCHEMA, journal, part_ranges};
 use crate::columnar::ParquetSink;
 use crate::output::{CreateOptions, FileWriter, Out, StagedFolder, close, out, sync_folder};
+use crate::sink::PartStream;
 use crate::{IoError, PendingOutput, Result, Resumed, Sink, SlabStream};
 
 /// Writes parts into a staged folder and records each one that is durable.
@@ -132,25 +133,6 @@ impl Sink for FolderSink {
     }
 }
 
-/// The slabs of one part, numbered from its first tensor.
-struct PartStream<'a> {
-    slabs: &'a mut dyn SlabStream,
-    first: usize,
-}
-
-impl SlabStream for PartStream<'_> {
-    fn next_slab(&mut self) -> Option<EncodedSlab> {
-        let mut slab = self.slabs.next_slab()?;
-        // A slab of an earlier part gets a number that no tensor has, and the part refuses it.
-        slab.tensor = slab.tensor.checked_sub(self.first).unwrap_or(usize::MAX);
-        Some(slab)
-    }
-
-    fn recycle(&mut self, rows: EncodedRows) {
-        self.slabs.recycle(rows);
-    }
-}
-
 /// A complete folder beside its destination.
 struct PendingFolder {
     folder: StagedFolder,
@@ -164,6 +146,14 @@ impl PendingOutput for PendingFolder {
 
     fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    fn is_folder(&self) -> bool {
+        true
+    }
+
+    fn add_file(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.folder.add_file(name, bytes)
     }
 
     fn commit(self: Box<Self>) -> Result<PathBuf> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::CreateOptions;
 use super::atomic_file::{check_parent, is_same, parent, sibling, sync_folder, take_lock};
 use crate::folder::is_ours;
-use crate::{IoError, Result};
+use crate::{IoError, Result, safetensors};
 
 /// A folder built beside its destination as `.<name>.aq-partial`, locked by this run.
 ///
@@ -52,6 +52,17 @@ impl StagedFolder {
     /// Whether it stays when it is dropped without a commit.
     pub fn keep_when_dropped(&mut self, keep: bool) {
         self.remove = !keep;
+    }
+
+    /// Writes a small file into it, in place of one of that name, and makes it durable.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn add_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.partial.join(name);
+        let mut file = File::create(&path).map_err(IoError::os(&path))?;
+        std::io::Write::write_all(&mut file, bytes).map_err(IoError::os(&path))?;
+        file.sync_all().map_err(IoError::os(&path))
     }
 
     /// Removes everything in it.
@@ -151,7 +162,8 @@ fn check_destination(destination: &Path, force: bool) -> Result<()> {
 fn may_replace(folder: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(folder) else { return false };
     let children: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
-    children.is_empty() || is_ours(folder) || children.iter().any(|c| is_ours(c))
+    let ours = |folder: &Path| is_ours(folder) || safetensors::is_ours(folder);
+    children.is_empty() || ours(folder) || children.iter().any(|c| ours(c))
 }
 
 /// Swaps two folders in one step; `false`, with nothing changed, where the system cannot do that.

@@ -1,7 +1,7 @@
 //! The sink of a format that is one file.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use aq_core::StoredTensor;
@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::CreateOptions;
 use super::atomic_file::AtomicFile;
 use super::early_sync::EarlySync;
+use super::region::{Region, check_regions};
 use crate::columnar::{ArrowSink, ParquetSink};
 use crate::gguf::GgufSink;
 use crate::safetensors::SafetensorsSink;
@@ -79,10 +80,22 @@ impl Write for OutFile {
     }
 }
 
-/// A format that is written front to back.
+/// Only for files that are not hashed: a hash goes front to back.
+impl Seek for OutFile {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+/// A format of one file.
 pub(crate) trait FileWriter {
     /// See [`Sink::write`].
     fn write(&mut self, tensors: &[StoredTensor], slabs: &mut dyn SlabStream) -> Result<()>;
+
+    /// What was written where, of formats that have no checksums.
+    fn regions(&self) -> Vec<Region> {
+        Vec::new()
+    }
 
     /// Writes what comes last and gives the file back.
     fn finish(self, metadata: &[(String, String)]) -> Result<Out>;
@@ -101,7 +114,21 @@ macro_rules! file_writer {
         }
     )*};
 }
-file_writer!(ParquetSink, ArrowSink, SafetensorsSink, GgufSink);
+file_writer!(ParquetSink, ArrowSink, GgufSink);
+
+impl FileWriter for SafetensorsSink<Out> {
+    fn write(&mut self, tensors: &[StoredTensor], slabs: &mut dyn SlabStream) -> Result<()> {
+        SafetensorsSink::write(self, tensors, slabs)
+    }
+
+    fn regions(&self) -> Vec<Region> {
+        SafetensorsSink::regions(self)
+    }
+
+    fn finish(self, metadata: &[(String, String)]) -> Result<Out> {
+        SafetensorsSink::finish(self, metadata)
+    }
+}
 
 /// A format and the file it goes to.
 struct FileSink<F> {
@@ -128,14 +155,20 @@ impl<F: FileWriter> Sink for FileSink<F> {
 
     fn finish(self: Box<Self>, metadata: &[(String, String)]) -> Result<Box<dyn PendingOutput>> {
         let Self { format, file, destination } = *self;
-        pending(format.finish(metadata)?, file, destination)
+        let regions = format.regions();
+        pending(format.finish(metadata)?, regions, file, destination)
     }
 }
 
 /// The result that `out` wrote to `file`.
-pub(super) fn pending(out: Out, file: AtomicFile, destination: PathBuf) -> Result<Box<dyn PendingOutput>> {
+pub(super) fn pending(
+    out: Out,
+    regions: Vec<Region>,
+    file: AtomicFile,
+    destination: PathBuf,
+) -> Result<Box<dyn PendingOutput>> {
     let (written, early) = hand_over(out).map_err(IoError::os(&destination))?;
-    Ok(Box::new(PendingFile { file, early, destination, bytes: written.bytes }))
+    Ok(Box::new(PendingFile { file, early, destination, bytes: written.bytes, regions }))
 }
 
 /// A complete file beside its destination, on its way to the disk.
@@ -145,6 +178,7 @@ struct PendingFile {
     file: AtomicFile,
     destination: PathBuf,
     bytes: u64,
+    regions: Vec<Region>,
 }
 
 impl PendingOutput for PendingFile {
@@ -154,6 +188,10 @@ impl PendingOutput for PendingFile {
 
     fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    fn check(&self, stopped: &dyn Fn() -> bool) -> Result<()> {
+        check_regions(self.file.path(), &self.regions, stopped)
     }
 
     fn commit(self: Box<Self>) -> Result<PathBuf> {

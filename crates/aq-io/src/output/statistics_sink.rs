@@ -38,6 +38,6 @@ impl StatisticsSink {
     /// # Errors
     /// What the operating system says.
     pub fn finish(self, metadata: &[(String, String)]) -> Result<Box<dyn PendingOutput>> {
-        pending(self.format.finish(metadata)?, self.file, self.destination)
+        pending(self.format.finish(metadata)?, Vec::new(), self.file, self.destination)
     }
 }

@@ -60,3 +60,61 @@ fn what_the_format_cannot_hold_is_refused() {
     drop(sink);
     assert!(listing(folder.path()).is_empty());
 }
+
+#[test]
+fn wide_elements_come_first_and_none_is_lost() {
+    let folder = folder();
+    let path = folder.path().join("out.safetensors");
+    let tensors =
+        [stored("odd", &[7], DType::F16), stored("bytes", &[3], DType::U8), stored("w", &[2], DType::F64)];
+    let mut sink = create(&path, OutputFormat::Safetensors, &CreateOptions::default()).expect("a new file");
+    sink.write(&tensors, &mut Feed::new(&tensors, 0)).expect("written");
+    let pending = sink.finish(&[]).expect("finished");
+    pending.check(&|| false).expect("undamaged");
+    pending.commit().expect("committed");
+    let read = contents(&*opened(&path));
+    assert_eq!(read.iter().map(|(t, _)| t.info.name()).collect::<Vec<_>>(), ["w", "odd", "bytes"]);
+    for (tensor, bytes) in &read {
+        let index = tensors.iter().position(|t| t == tensor).expect("one of them");
+        assert!(bytes.iter().enumerate().all(|(i, &b)| b == byte(index, i as u64)));
+    }
+}
+
+#[test]
+fn a_folder_has_shards_and_damage_is_found() {
+    let folder = folder();
+    let path = folder.path().join("out");
+    let tensors =
+        [stored("a", &[100], DType::F32), stored("b", &[50], DType::F16), stored("c", &[10], DType::F32)];
+    let options = CreateOptions {
+        stem: Some("m".into()),
+        shard_bytes: Some(450),
+        header_metadata: vec![(aq_io::TOOL.into(), "test".into())],
+        ..CreateOptions::default()
+    };
+    let mut sink = create(&path, OutputFormat::Safetensors, &options).expect("a new folder");
+    sink.write(&tensors, &mut Feed::new(&tensors, 0)).expect("written");
+    let pending = sink.finish(&[]).expect("finished");
+    assert!(pending.is_folder());
+    pending.check(&|| false).expect("undamaged");
+    let names = ["m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors", "m.safetensors.index.json"];
+    assert_eq!(listing(pending.path()), names);
+    for (tensor, bytes) in contents(&*opened(pending.path())) {
+        let index = tensors.iter().position(|t| *t == tensor).expect("one of them");
+        assert!(bytes.iter().enumerate().all(|(i, &b)| b == byte(index, i as u64)));
+    }
+    let second = pending.path().join(names[1]);
+    let mut damaged = std::fs::read(&second).expect("readable");
+    *damaged.last_mut().expect("not empty") ^= 1;
+    std::fs::write(&second, damaged).expect("writable");
+    let error = pending.check(&|| false).expect_err("damaged").to_string();
+    assert!(error.contains("tensor \"b\""), "{error}");
+    drop(pending);
+    assert!(listing(folder.path()).is_empty());
+    // A folder of ours may be replaced.
+    let mut sink = create(&path, OutputFormat::Safetensors, &options).expect("a new folder");
+    sink.write(&tensors, &mut Feed::new(&tensors, 0)).expect("written");
+    sink.finish(&[]).expect("finished").commit().expect("committed");
+    let forced = CreateOptions { force: true, ..options };
+    assert!(create(&path, OutputFormat::Safetensors, &forced).is_ok());
+}

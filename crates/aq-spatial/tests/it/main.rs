@@ -7,6 +7,7 @@ mod extremes;
 mod gain;
 mod ggml;
 mod gptq;
+mod int8;
 mod rotation;
 mod rows;
 mod smoothing;

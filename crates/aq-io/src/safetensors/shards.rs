@@ -1,0 +1,160 @@
+//! A folder of safetensors files: one, or shards with an index.
+
+use std::fs::File;
+use std::io::Write;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use aq_core::StoredTensor;
+use serde_json::{Map, Value, json};
+
+use super::SafetensorsSink;
+use super::layout::Form;
+use crate::output::{
+    CreateOptions, FileWriter, Out, Region, StagedFolder, check_regions, close, out, sync_folder,
+};
+use crate::sink::PartStream;
+use crate::{IoError, PendingOutput, Result, Sink, SlabStream};
+
+/// Writes shards into a staged folder.
+pub(crate) struct ShardsSink {
+    folder: StagedFolder,
+    form: Form,
+    options: CreateOptions,
+    shards: Vec<Shard>,
+}
+
+/// One file that was written.
+struct Shard {
+    name: String,
+    bytes: u64,
+    regions: Vec<Region>,
+}
+
+/// Bytes of a shard where the options do not say: what diffusers takes.
+const SHARD_BYTES: u64 = 10_000_000_000;
+
+impl ShardsSink {
+    /// A sink for the folder `destination`.
+    pub(crate) fn create(destination: &Path, form: Form, options: &CreateOptions) -> Result<Self> {
+        let folder = StagedFolder::create(destination, options)?;
+        Ok(Self { folder, form, options: options.clone(), shards: Vec::new() })
+    }
+
+    fn write_shard(
+        &self,
+        name: String,
+        tensors: &[StoredTensor],
+        first: usize,
+        slabs: &mut dyn SlabStream,
+    ) -> Result<Shard> {
+        let path = self.folder.path().join(&name);
+        let file = File::create(&path).map_err(IoError::os(&path))?;
+        let metadata = &self.options.header_metadata;
+        let mut sink = SafetensorsSink::<Out>::new(out(file, false), &path, self.form, metadata)?;
+        sink.write(tensors, &mut PartStream { slabs, first })?;
+        let regions = sink.regions();
+        let written = close(FileWriter::finish(sink, &[])?).map_err(IoError::os(&path))?;
+        written.file.sync_all().map_err(IoError::os(&path))?;
+        Ok(Shard { name, bytes: written.bytes, regions })
+    }
+
+    /// Writes the index of several shards; returns its bytes.
+    fn write_index(&self) -> Result<u64> {
+        if self.shards.len() < 2 {
+            return Ok(0);
+        }
+        let path = self.folder.path().join(format!("{}.safetensors.index.json", self.stem()));
+        let pairs = self.shards.iter().flat_map(|shard| shard.tensors().map(|(name, _)| (name, &shard.name)));
+        let weight_map: Map<String, Value> = pairs.map(|(name, file)| (name.into(), json!(file))).collect();
+        let total: u64 = self.shards.iter().flat_map(Shard::tensors).map(|(_, bytes)| bytes).sum();
+        let text = format!("{:#}\n", json!({"metadata": {"total_size": total}, "weight_map": weight_map}));
+        let mut file = File::create(&path).map_err(IoError::os(&path))?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(IoError::os(&path))?;
+        Ok(text.len() as u64)
+    }
+
+    fn stem(&self) -> &str {
+        self.options.stem.as_deref().unwrap_or("model")
+    }
+}
+
+impl Shard {
+    /// Names and bytes of its tensors.
+    fn tensors(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.regions.iter().filter_map(|region| Some((region.tensor.as_deref()?, region.bytes)))
+    }
+}
+
+/// Which tensors go into which shard: consecutive ones, a new shard where the next would pass the limit.
+fn shard_ranges(tensors: &[StoredTensor], form: Form, limit: u64) -> Vec<Range<usize>> {
+    let (mut ranges, mut start, mut bytes) = (Vec::new(), 0, 0u64);
+    for (index, tensor) in tensors.iter().enumerate() {
+        let more = form.bytes(tensor).unwrap_or(0);
+        if index > start && bytes.saturating_add(more) > limit {
+            ranges.push(start..index);
+            (start, bytes) = (index, 0);
+        }
+        bytes = bytes.saturating_add(more);
+    }
+    ranges.push(start..tensors.len());
+    ranges
+}
+
+impl Sink for ShardsSink {
+    fn write(&mut self, tensors: &[StoredTensor], slabs: &mut dyn SlabStream) -> Result<()> {
+        let ranges = shard_ranges(tensors, self.form, self.options.shard_bytes.unwrap_or(SHARD_BYTES));
+        let count = ranges.len();
+        for (number, range) in ranges.into_iter().enumerate() {
+            let name = match count {
+                1 => format!("{}.safetensors", self.stem()),
+                _ => format!("{}-{:05}-of-{count:05}.safetensors", self.stem(), number + 1),
+            };
+            let first = range.start;
+            let shard = self.write_shard(name, tensors.get(range).unwrap_or_default(), first, slabs)?;
+            self.shards.push(shard);
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _: &[(String, String)]) -> Result<Box<dyn PendingOutput>> {
+        let bytes = self.write_index()? + self.shards.iter().map(|shard| shard.bytes).sum::<u64>();
+        sync_folder(self.folder.path())?;
+        Ok(Box::new(PendingShards { folder: self.folder, shards: self.shards, bytes }))
+    }
+}
+
+/// A complete folder beside its destination.
+struct PendingShards {
+    folder: StagedFolder,
+    shards: Vec<Shard>,
+    bytes: u64,
+}
+
+impl PendingOutput for PendingShards {
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn is_folder(&self) -> bool {
+        true
+    }
+
+    fn add_file(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.folder.add_file(name, bytes)
+    }
+
+    fn check(&self, stopped: &dyn Fn() -> bool) -> Result<()> {
+        self.shards.iter().try_for_each(|shard| {
+            check_regions(&self.folder.path().join(&shard.name), &shard.regions, stopped)
+        })
+    }
+
+    fn commit(self: Box<Self>) -> Result<PathBuf> {
+        self.folder.commit()
+    }
+}
