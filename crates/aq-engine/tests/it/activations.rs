@@ -105,8 +105,13 @@ fn every_format_and_a_conversion_keep_them() {
         assert_eq!(stored(&fixture, name), expected, "{name}");
     }
     let cancel = false.into();
-    aq_engine::convert(&fixture.path("out.parquet"), &fixture.path("back.arrow"), false, &cancel)
-        .expect("converts");
+    aq_engine::convert(
+        &fixture.path("out.parquet"),
+        &fixture.path("back.arrow"),
+        &aq_engine::ConvertOptions::default(),
+        &cancel,
+    )
+    .expect("converts");
     assert_eq!(stored(&fixture, "back.arrow"), expected);
     aq_engine::verify(&fixture.path("back.arrow"), &cancel).expect("is whole");
 }

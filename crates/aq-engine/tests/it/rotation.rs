@@ -46,7 +46,13 @@ fn the_file_says_what_was_rotated_and_decodes_to_the_weights() {
         aq_engine::verify(&output, &AtomicBool::new(false)).expect("is whole");
     }
     let copy = fixture.path("copy.arrow");
-    aq_engine::convert(&fixture.path("out.parquet"), &copy, true, &AtomicBool::new(false)).expect("converts");
+    aq_engine::convert(
+        &fixture.path("out.parquet"),
+        &copy,
+        &aq_engine::ConvertOptions { force: true, ..Default::default() },
+        &AtomicBool::new(false),
+    )
+    .expect("converts");
     assert_eq!(
         std::fs::read(&copy).expect("written").len(),
         std::fs::read(fixture.path("out.arrow")).expect("written").len()
