@@ -115,8 +115,9 @@ fn malformed_sections_are_refused() {
     assert!(Side::parse(&rotation(32), &info(4, 32)).is_ok());
     let regular = |block: u32| [&[1, 4, 0, 0, 0], block.to_le_bytes().as_slice()].concat();
     assert_eq!(refused(&regular(32), 64), "side data: the rotation does not fit", "no power of 4");
-    let parsed = Side::parse(&regular(16), &info(4, 32)).expect("whole blocks of a power of 4");
-    assert_eq!((parsed.rotation, parsed.bytes()), (Rotation::regular(16, 32), regular(16)));
+    let bytes = regular(16);
+    let parsed = Side::parse(&bytes, &info(4, 32)).expect("whole blocks of a power of 4");
+    assert_eq!((parsed.rotation, parsed.bytes()), (Rotation::regular(16, 32), bytes.clone()));
     assert_eq!(refused(&rotation(32)[..16], 32), "side data: a section is cut off");
     assert_eq!(refused(&[1, 0, 0], 32), "side data: a section is cut off");
     assert_eq!(refused(&[9, 0, 0, 0, 0], 32), "side data: a section has an unknown tag");
