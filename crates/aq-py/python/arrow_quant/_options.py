@@ -84,6 +84,14 @@ class Options(TypedDict, total=False):
     seed: int | None
     #: The format of the output, where its ending does not say it.
     format: str | None
+    #: Element type of dequantized outputs: `f32`, `f16` or `bf16`.
+    dtype: str | None
+    #: The most bytes of a safetensors file in a folder: `"5GB"`.
+    shard_size: str | int | None
+    #: Name of the original in the model card of a folder.
+    base_model: str | None
+    #: A page, a text or an object about the job; its ending, `.html`, `.md` or `.json`, says which.
+    report: Path | None
     #: Replace an existing output.
     force: bool | None
     #: Continue a folder that an earlier run left unfinished.

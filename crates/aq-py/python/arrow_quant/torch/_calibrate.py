@@ -158,7 +158,7 @@ class _Watch:
             reservoir.put(bucket, places, rows.take(enters if index is None else index[enters]))
         if self.sums:
             count = len(rows) if index is None else len(index)
-            for piece in torch.arange(count, device=x.device).split(max(1, PIECE // max(cols, 1))):
+            for piece in torch.split(torch.arange(count, device=x.device), max(1, PIECE // max(cols, 1))):
                 self.moments[name].add(bucket, rows.take(piece if index is None else index[piece]))
 
     def _is_alias(self, name: str, module: nn.Module, x: Tensor) -> bool:
