@@ -113,7 +113,9 @@ def output_error(model, weights, activations):
 
 
 def scores(model, weights, activations, seeds):
-    """Mean and half the spread of each score over seeds."""
+    """Mean and half the spread of each score over seeds; nothing for none."""
+    if not seeds:
+        return []
     rows = []
     other = model.evaluation.load(model.folder, weights) if weights else model.reference
     if activations is not None:
@@ -182,7 +184,7 @@ def main():
     parser.add_argument("folder", nargs="?", default=ROOT / "docs/models/digits-dit")
     parser.add_argument("--widths", nargs="+", default=["8:8", "4:8", "4:4"], metavar="W:A")
     parser.add_argument("--groups", nargs="+", type=int, default=[5, 10, 20])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="0 for the errors alone")
     parser.add_argument("--smoothing", nargs="+", default=["off"])
     parser.add_argument("--shift", nargs="+", default=["on"], choices=["on", "off"])
     parser.add_argument("--modes", nargs="+", default=[], help="some of the rows, such as token or '10 optimal groups'")
@@ -194,9 +196,11 @@ def main():
             model.evaluation.eps_grid = remembered(model.evaluation.eps_grid)
         if HAS_DNSMOS and model.kind == "audio":
             model.evaluation.dnsmos = of_each(model.evaluation.dnsmos)
-        heads = ["weights:inputs", "ranges", "smoothing", "shift", "relative MSE", "output error", *(h for h, _, _ in SHOWN[model.kind])]
+        heads = ["weights:inputs", "ranges", "smoothing", "shift", "relative MSE", "output error"]
+        heads += [h for h, _, _ in SHOWN[model.kind]] if arguments.seeds else []
         print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
-        print("| float | | | | | | " + " | ".join(scores(model, None, None, arguments.seeds)) + " |", flush=True)
+        if arguments.seeds:
+            print("| float | | | | | | " + " | ".join(scores(model, None, None, arguments.seeds)) + " |", flush=True)
         for width in arguments.widths:
             bits, act_bits = width.split(":")
             for smooth, shift in itertools.product(arguments.smoothing, arguments.shift):
