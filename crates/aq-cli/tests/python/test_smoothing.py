@@ -77,3 +77,14 @@ def test_smoothing_that_makes_no_sense_is_refused(tmp_path):
     report = aq_json("quantize", DIGITS, "-o", tmp_path / "x.parquet", "--smoothing", "auto", "--method", "ls")
     steps = {row["reason"] for row in report["fallbacks"]}
     assert steps == {"the layer has no calibration inputs"}
+
+
+@pytest.mark.parametrize("options", [("--smoothing", "0.5"), ("--rotation", "on"), ("--low-rank", "4")], ids=lambda o: o[0])
+@pytest.mark.parametrize("method", ["entropy", "gptq", "trellis", "ls"])
+def test_a_file_holds_what_was_measured_while_it_was_made(method, options, tmp_path):
+    out = tmp_path / "out.parquet"
+    report = aq_json("quantize", DIGITS, "-o", out, "--bits", "4", "--method", method, *CALIBRATION, *options)
+    told = {t["name"]: t["relative_mse"] for t in report["tensors"] if t["codec"] != "raw"}
+    stored = {t["name"]: t["relative_mse"] for t in aq_json("compare", DIGITS, out)["tensors"]}
+    for name, error in told.items():
+        assert stored[name] == pytest.approx(error, rel=1e-4), name

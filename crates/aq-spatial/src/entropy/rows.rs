@@ -57,7 +57,9 @@ impl RowQuantizer for EntropyRows<'_> {
         codes.clear();
         codes.extend(out.codes.as_chunks::<2>().0.iter().map(|&b| i32::from(i16::from_le_bytes(b))));
         *levels = pairs(&out.scales);
+        let side = std::mem::take(&mut out.side);
         out.clear();
+        out.side = side;
         let steps = if layer.quarters.is_empty() {
             ColumnSteps::Equal
         } else {
