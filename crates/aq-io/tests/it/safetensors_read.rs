@@ -152,7 +152,7 @@ fn other_endings_and_places() {
     for name in ["m.bin", "m.pt", "m.ckpt"] {
         assert!(refused(&put(folder.path(), name, &good)).contains("safetensors"));
     }
-    assert!(refused(&put(folder.path(), "m.gguf", b"GGUF")).contains("GGUF"));
+    assert!(refused(&put(folder.path(), "m.gguf", b"GGUF")).contains("truncated"));
     assert!(refused(&put(folder.path(), "m.txt", b"text")).contains("not a file that can be read"));
     let missing = aq_io::open(&folder.path().join("none"), Access::Mapped);
     assert!(matches!(missing, Err(aq_io::IoError::NotFound { .. })));
