@@ -55,6 +55,9 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.cdp("Emulation.setEmulatedMedia", features=[scheme])
         self.command("url", {"url": path.as_uri()})
+        deadline = time.monotonic() + 60
+        while self.ask("return document.readyState") != "complete" and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def ask(self, script):
         return self.command("execute/sync", {"script": script, "args": []})
