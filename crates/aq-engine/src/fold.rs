@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use aq_core::{Decision, Encoding, LayerPlan, SmoothingPlan, TensorInfo};
+use aq_core::{DType, Decision, Encoding, LayerPlan, SmoothingPlan};
 use aq_io::Source;
 use aq_spatial::Smoothing;
 
@@ -32,13 +32,10 @@ pub(crate) fn fold<'a>(
     }
     let Folding { changes, rows, .. } = folding;
     for &index in changes.keys() {
-        plan.plan.tensors[index].info = with_f32(&plan.plan.tensors[index].info)?;
+        let info = &mut plan.plan.tensors[index].info;
+        *info = info.with_dtype(DType::F32).map_err(internal)?;
     }
-    Ok((FoldedSource::new(source, changes).map_err(internal)?, rows))
-}
-
-fn with_f32(info: &TensorInfo) -> Result<TensorInfo> {
-    TensorInfo::new(info.name(), info.shape().to_vec(), aq_core::DType::F32).map_err(internal)
+    Ok((FoldedSource::new(source, changes)?, rows))
 }
 
 fn internal(error: aq_core::CoreError) -> EngineError {

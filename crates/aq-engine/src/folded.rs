@@ -1,11 +1,9 @@
 //! A model some of whose tensors are scaled by rows and columns as they are read.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
-use std::path::Path;
+use aq_core::{CoreError, DType, TensorInfo};
+use aq_io::Source;
 
-use aq_core::{DType, SlabParts, StoredTensor, TensorInfo};
-use aq_io::{Format, IoError, Source};
+use crate::overlay::{Overlay, View, read_elements};
 
 /// How a tensor is changed: `((w + before[row]) / rows[row]) * cols[col] - before[row]`, computed in f64 and rounded once to f32.
 /// What is empty changes nothing.
@@ -29,94 +27,21 @@ impl Change {
 }
 
 /// A source with changes; changed tensors are of type F32.
-pub(crate) struct FoldedSource<'a> {
-    inner: &'a dyn Source,
-    tensors: Vec<StoredTensor>,
-    changes: HashMap<usize, Change>,
-}
+pub(crate) type FoldedSource<'a> = Overlay<'a, Change>;
 
-impl<'a> FoldedSource<'a> {
-    /// `inner` as it is.
-    pub(crate) fn unchanged(inner: &'a dyn Source) -> Self {
-        Self { inner, tensors: inner.tensors().to_vec(), changes: HashMap::new() }
+impl View for Change {
+    fn shown(&self, stored: &TensorInfo) -> Result<TensorInfo, CoreError> {
+        stored.with_dtype(DType::F32)
     }
 
-    /// `inner` with `changes` to some of its plain tensors.
-    ///
-    /// # Errors
-    /// When a tensor cannot be of type F32, which no plain tensor of a float type is.
-    pub(crate) fn new(
-        inner: &'a dyn Source,
-        changes: HashMap<usize, Change>,
-    ) -> Result<Self, aq_core::CoreError> {
-        let mut tensors = inner.tensors().to_vec();
-        for &index in changes.keys() {
-            let info = &tensors[index].info;
-            tensors[index].info = TensorInfo::new(info.name(), info.shape().to_vec(), DType::F32)?;
-        }
-        Ok(Self { inner, tensors, changes })
-    }
-
-    fn read_changed(&self, index: usize, change: &Change, start: u64, dst: &mut [u8]) -> aq_io::Result<()> {
-        let info = &self.inner.tensors()[index].info;
-        let (first, end) = (start / 4, (start + dst.len() as u64).div_ceil(4));
-        let size = info.dtype().size() as u64;
-        let mut bytes = vec![0; ((end - first) * size) as usize];
-        self.inner.read_bytes(index, first * size, &mut bytes)?;
-        let mut values = vec![0.0; (end - first) as usize];
-        aq_codec::bytes_to_f32(info.dtype(), &bytes, &mut values)
-            .map_err(|e| IoError::tensor(self.inner.path(), info.name(), e.to_string()))?;
+    fn read(&self, source: &dyn Source, index: usize, start: u64, dst: &mut [u8]) -> aq_io::Result<()> {
+        let info = &source.tensors()[index].info;
         // A vector has a row for each element, as its factors do.
         let cols = if info.shape().len() < 2 { 1 } else { info.cols() };
-        change.apply(first, cols, &mut values);
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        dst.copy_from_slice(&bytes[(start - 4 * first) as usize..][..dst.len()]);
-        Ok(())
-    }
-}
-
-impl Source for FoldedSource<'_> {
-    fn path(&self) -> &Path {
-        self.inner.path()
-    }
-
-    fn format(&self) -> Format {
-        self.inner.format()
-    }
-
-    fn tensors(&self) -> &[StoredTensor] {
-        &self.tensors
-    }
-
-    fn metadata(&self) -> &BTreeMap<String, String> {
-        self.inner.metadata()
-    }
-
-    fn stored_bytes(&self, index: usize) -> u64 {
-        match self.changes.get(&index) {
-            Some(_) => self.tensors[index].info.bytes(),
-            None => self.inner.stored_bytes(index),
-        }
-    }
-
-    fn read_bytes(&self, index: usize, start: u64, dst: &mut [u8]) -> aq_io::Result<()> {
-        match self.changes.get(&index) {
-            Some(change) => self.read_changed(index, change, start, dst),
-            None => self.inner.read_bytes(index, start, dst),
-        }
-    }
-
-    fn borrow_bytes(&self, index: usize, range: Range<u64>) -> Option<&[u8]> {
-        if self.changes.contains_key(&index) { None } else { self.inner.borrow_bytes(index, range) }
-    }
-
-    fn read_slab<'b>(
-        &'b self,
-        index: usize,
-        slab: u64,
-        buffer: &'b mut Vec<u8>,
-    ) -> aq_io::Result<SlabParts<'b>> {
-        self.inner.read_slab(index, slab, buffer)
+        read_elements((source, index), DType::F32, start, dst, |first, values| {
+            self.apply(first, cols, values);
+            Ok(())
+        })
     }
 }
 

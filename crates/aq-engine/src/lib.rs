@@ -29,6 +29,7 @@ mod job;
 mod measure;
 mod memory;
 mod metadata;
+mod overlay;
 mod pipeline;
 mod plan;
 mod plan_file;

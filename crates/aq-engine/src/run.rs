@@ -74,7 +74,7 @@ pub(crate) fn run_model(
     let mut calibration = Calibration::read(job.calibration.as_deref(), tensors, progress)?;
     let (folded, rows) = match job.fold_smoothing {
         true => fold(&*model.source, &mut plan, &mut calibration)?,
-        false => (FoldedSource::unchanged(&*model.source), Vec::new()),
+        false => (FoldedSource::new(&*model.source, HashMap::new())?, Vec::new()),
     };
     let dropped = if job.is_gguf() { gguf::drop_smoothing(&mut plan) } else { Vec::new() };
     let cast = Recast::new(&folded, casts)?;

@@ -1,25 +1,16 @@
 //! A model of some rows of each weight, evenly spread: what is measured on it costs little, however large the model is.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::path::Path;
+use aq_core::{CoreError, Encoding, StoredTensor, TensorInfo};
+use aq_io::Source;
 
-use aq_core::{Encoding, SlabParts, StoredTensor, TensorInfo};
-use aq_io::{Format, IoError, Source};
+use crate::overlay::{Overlay, View};
 
 /// Rows that are taken together: methods look at so many at a time.
 const BLOCK_ROWS: u64 = 16;
 
-/// A source that shows some rows of its plain weights; all of the others.
-pub(crate) struct SampledSource<'a> {
-    inner: &'a dyn Source,
-    tensors: Vec<StoredTensor>,
-    kept: Vec<Option<KeptRows>>,
-}
-
 /// Blocks of rows, evenly spread.
 #[derive(Debug, Clone, Copy)]
-struct KeptRows {
+pub(crate) struct KeptRows {
     all: u64,
     blocks: u64,
     row_bytes: u64,
@@ -44,81 +35,34 @@ impl KeptRows {
     }
 }
 
-impl<'a> SampledSource<'a> {
-    /// About `weights` weights of each tensor of `inner`.
-    ///
-    /// # Errors
-    /// Never for a source that was opened: fewer rows take fewer bytes.
-    pub(crate) fn new(inner: &'a dyn Source, weights: u64) -> Result<Self, aq_core::CoreError> {
-        let kept: Vec<_> = inner.tensors().iter().map(|stored| KeptRows::of(stored, weights)).collect();
-        let shown = |(stored, kept): (&StoredTensor, &Option<KeptRows>)| {
-            let Some(kept) = kept else { return Ok(stored.clone()) };
-            let mut shape = stored.info.shape().to_vec();
-            shape[0] = kept.blocks * BLOCK_ROWS;
-            let info = TensorInfo::new(stored.info.name(), shape, stored.info.dtype())?;
-            Ok(StoredTensor::new(info, Encoding::Raw))
-        };
-        let tensors = inner.tensors().iter().zip(&kept).map(shown).collect::<Result<_, _>>()?;
-        Ok(Self { inner, tensors, kept })
-    }
-
-    fn outside(&self, index: usize) -> IoError {
-        IoError::tensor(self.path(), self.tensors[index].info.name(), "it has no such bytes")
-    }
+/// About `weights` weights of each plain tensor of `inner`, and all of the others.
+///
+/// # Errors
+/// Never for a source that was opened: fewer rows take fewer bytes.
+pub(crate) fn sampled(inner: &dyn Source, weights: u64) -> crate::Result<Overlay<'_, KeptRows>> {
+    let kept = inner.tensors().iter().enumerate();
+    let kept = kept.filter_map(|(index, stored)| Some((index, KeptRows::of(stored, weights)?)));
+    Overlay::new(inner, kept.collect())
 }
 
-impl Source for SampledSource<'_> {
-    fn path(&self) -> &Path {
-        self.inner.path()
+impl View for KeptRows {
+    fn shown(&self, stored: &TensorInfo) -> Result<TensorInfo, CoreError> {
+        let mut shape = stored.shape().to_vec();
+        shape[0] = self.blocks * BLOCK_ROWS;
+        TensorInfo::new(stored.name(), shape, stored.dtype())
     }
 
-    fn format(&self) -> Format {
-        self.inner.format()
-    }
-
-    fn tensors(&self) -> &[StoredTensor] {
-        &self.tensors
-    }
-
-    fn metadata(&self) -> &BTreeMap<String, String> {
-        self.inner.metadata()
-    }
-
-    fn stored_bytes(&self, index: usize) -> u64 {
-        match self.kept[index] {
-            Some(_) => self.tensors[index].info.bytes(),
-            None => self.inner.stored_bytes(index),
-        }
-    }
-
-    fn read_bytes(&self, index: usize, start: u64, dst: &mut [u8]) -> aq_io::Result<()> {
-        let Some(kept) = self.kept[index] else { return self.inner.read_bytes(index, start, dst) };
-        if start + dst.len() as u64 > self.tensors[index].info.bytes() {
-            return Err(self.outside(index));
-        }
+    fn read(&self, source: &dyn Source, index: usize, start: u64, dst: &mut [u8]) -> aq_io::Result<()> {
         let (mut at, mut rest) = (start, dst);
         while !rest.is_empty() {
-            let (row, within) = (at / kept.row_bytes, at % kept.row_bytes);
-            let until_block_ends = (BLOCK_ROWS - row % BLOCK_ROWS) * kept.row_bytes - within;
+            let (row, within) = (at / self.row_bytes, at % self.row_bytes);
+            let until_block_ends = (BLOCK_ROWS - row % BLOCK_ROWS) * self.row_bytes - within;
             let count = until_block_ends.min(rest.len() as u64);
             let (now, later) = rest.split_at_mut(count as usize);
-            self.inner.read_bytes(index, kept.source(row) * kept.row_bytes + within, now)?;
+            source.read_bytes(index, self.source(row) * self.row_bytes + within, now)?;
             (at, rest) = (at + count, later);
         }
         Ok(())
-    }
-
-    fn borrow_bytes(&self, index: usize, range: Range<u64>) -> Option<&[u8]> {
-        if self.kept[index].is_some() { None } else { self.inner.borrow_bytes(index, range) }
-    }
-
-    fn read_slab<'b>(
-        &'b self,
-        index: usize,
-        slab: u64,
-        buffer: &'b mut Vec<u8>,
-    ) -> aq_io::Result<SlabParts<'b>> {
-        self.inner.read_slab(index, slab, buffer)
     }
 }
 

@@ -178,6 +178,11 @@ impl TensorTask<'_> {
         let reason = format!(
             "holds NaN or an infinite value at row {row}, column {col}; only finite weights can be quantized"
         );
+        self.fault(reason)
+    }
+
+    /// An error about the tensor in its source.
+    fn fault(&self, reason: String) -> EngineError {
         let tensor = self.stored.info.name().to_string();
         EngineError::Tensor { path: self.source.path().into(), tensor, reason }
     }
@@ -287,22 +292,41 @@ impl SlabWorker {
     }
 
     fn copy(&mut self, task: &TensorTask<'_>, slab: u64, mut rows: EncodedRows) -> Result<Encoded> {
-        copy_slab(task.source, task.index, slab, &mut self.stored, &mut rows)?;
-        let encoded_bytes = rows.bytes();
-        if let Some(dtype) = task.plain {
-            let (info, encoding) = (&task.stored.info, &task.stored.encoding);
-            let (_, count) = aq_core::slab_range(info, encoding, slab);
-            let n = (count * encoding.cols(info)) as usize;
-            let weights = self.reader.read(task.source, task.index, task.written_row(slab), n)?;
-            self.plain.clear();
-            push_plain(dtype, weights, &mut self.plain)?;
-            self.hand_out(n as u64, &mut rows);
-        }
+        let encoded_bytes = match task.plain {
+            Some(dtype) => self.copy_decoded(task, slab, dtype, &mut rows)?,
+            None => {
+                copy_slab(task.source, task.index, slab, &mut self.stored, &mut rows)?;
+                rows.bytes()
+            }
+        };
         let raw = task.stored.encoding == Encoding::Raw;
         let non_finite = raw && self.holds_non_finite(task.stored.info.dtype(), &rows.codes)?;
         let source_bytes = rows.bytes();
         let (comparison, output) = Default::default();
         Ok(Encoded { rows, encoded_bytes, comparison, output, non_finite, source_bytes })
+    }
+
+    /// Fills `rows` with the decoded weights of a slab; returns the bytes that it has encoded.
+    fn copy_decoded(
+        &mut self,
+        task: &TensorTask<'_>,
+        slab: u64,
+        dtype: DType,
+        rows: &mut EncodedRows,
+    ) -> Result<u64> {
+        let StoredTensor { info, encoding, .. } = &task.stored;
+        let (_, count) = aq_core::slab_range(info, encoding, slab);
+        let elements = count * encoding.cols(info);
+        let parts = task.source.read_slab(task.index, slab, &mut self.stored)?;
+        let encoded = [parts.codes, parts.scales, parts.offsets, parts.extra].map(|part| part.len() as u64);
+        let side = if slab == 0 { parts.side.len() as u64 } else { 0 };
+        self.weights.resize(elements as usize, 0.0);
+        aq_codec::decode(encoding, info, parts, count, 0, &mut self.read_scratch, &mut self.weights)
+            .map_err(|e| task.fault(e.to_string()))?;
+        self.plain.clear();
+        push_plain(dtype, &self.weights, &mut self.plain)?;
+        self.hand_out(elements, rows);
+        Ok(encoded.iter().sum::<u64>() + side)
     }
 
     fn holds_non_finite(&mut self, dtype: DType, bytes: &[u8]) -> Result<bool> {

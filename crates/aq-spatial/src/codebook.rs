@@ -9,7 +9,7 @@ use aq_core::{
     QuantStrategy, RowQuantizer, Rows, Scratch, StrategyError, StrategyId, TensorInfo,
 };
 
-use crate::grouped::{self, expect_length, row_of, widen_row};
+use crate::grouped::{self, count_rows, expect_length, row_of, widen_row};
 use row::{RowEncoder, ScaleRule};
 
 /// A table of least squared error and fitted scales, id `codebook`: 2, 3 or 4 bits.
@@ -146,9 +146,7 @@ impl RowQuantizer for CodebookRows<'_> {
         scratch: &mut Scratch,
         out: &mut EncodedRows,
     ) -> Result<(), StrategyError> {
-        expect_length("a row", self.tensor, rows.cols, self.cols)?;
-        let count = rows.data.len() / self.cols;
-        expect_length("the rows", self.tensor, rows.data.len(), count * self.cols)?;
+        let count = count_rows(&rows, self.tensor, self.cols)?;
         scratch.row.resize(self.cols, 0.0);
         for row in 0..count {
             widen_row(row_of(rows.data, row * self.cols, self.cols), &mut scratch.row);

@@ -11,7 +11,7 @@ use crate::job::BLOCK_BYTES;
 use crate::measure::measure;
 use crate::plan::ModelPlan;
 use crate::run::Opened;
-use crate::sampled::SampledSource;
+use crate::sampled::sampled;
 use crate::{EngineError, Job, Progress, Result, Silent};
 
 /// Weights of a layer that are quantized to measure an option.
@@ -75,8 +75,7 @@ fn measured(
     layers: &[LayerOptions],
     progress: &mut dyn Progress,
 ) -> Result<Vec<Vec<Option<f64>>>> {
-    let sampled =
-        SampledSource::new(opened.source, WEIGHTS).map_err(|e| EngineError::Internal(e.to_string()))?;
+    let sampled = sampled(opened.source, WEIGHTS)?;
     // The order of sums must not depend on how much is read at a time.
     let job = Job { block_bytes: BLOCK_BYTES, ..opened.job.clone() };
     let opened = Opened { source: &sampled, job: &job, ..*opened };
