@@ -20,6 +20,7 @@ use crate::columnar::open_parquet;
 use crate::joined::Joined;
 use crate::json::{self, UniqueMap, duplicate};
 use crate::member::resolve;
+use crate::output::files;
 use crate::{Access, Format, IoError, Result, Source};
 
 /// Name of the manifest, written after everything else.
@@ -76,22 +77,9 @@ impl Part {
     }
 }
 
-/// Which tensors go into which part: consecutive whole tensors, a new part where the next tensor would pass the limit.
-/// A function of the tensors only.
+/// Which tensors go into which part of about `limit` weights.
 fn part_ranges(tensors: &[StoredTensor], limit: u64) -> Vec<Range<usize>> {
-    let (mut ranges, mut start, mut weights) = (Vec::new(), 0, 0u64);
-    for (index, tensor) in tensors.iter().enumerate() {
-        let elements = tensor.info.elements();
-        if index > start && weights.saturating_add(elements) > limit {
-            ranges.push(start..index);
-            (start, weights) = (index, 0);
-        }
-        weights = weights.saturating_add(elements);
-    }
-    if start < tensors.len() {
-        ranges.push(start..tensors.len());
-    }
-    ranges
+    files(tensors, limit, |tensor| tensor.info.elements())
 }
 
 /// Whether a folder has a manifest of ours, of whatever version.

@@ -4,6 +4,8 @@ mod atomic_file;
 mod atomic_folder;
 mod early_sync;
 mod file_sink;
+mod files;
+mod pending_folder;
 mod region;
 mod statistics_sink;
 
@@ -14,6 +16,8 @@ use aq_core::StoredTensor;
 pub(crate) use atomic_file::sync_folder;
 pub use atomic_folder::StagedFolder;
 pub(crate) use file_sink::{FileWriter, Out, close, out};
+pub(crate) use files::files;
+pub(crate) use pending_folder::PendingFolder;
 pub(crate) use region::{Region, check_regions};
 pub use statistics_sink::StatisticsSink;
 

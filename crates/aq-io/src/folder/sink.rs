@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{FORMAT_VERSION, MANIFEST, PART_WEIGHTS, Part, SCHEMA, journal, part_ranges};
 use crate::columnar::ParquetSink;
-use crate::output::{CreateOptions, FileWriter, Out, StagedFolder, close, out, sync_folder};
+use crate::output::{CreateOptions, FileWriter, Out, PendingFolder, StagedFolder, close, out, sync_folder};
 use crate::sink::PartStream;
 use crate::{IoError, PendingOutput, Result, Resumed, Sink, SlabStream};
 
@@ -129,37 +129,7 @@ impl Sink for FolderSink {
 
     fn finish(self: Box<Self>, metadata: &[(String, String)]) -> Result<Box<dyn PendingOutput>> {
         let bytes = self.write_manifest(metadata)? + self.parts.iter().map(|p| p.bytes).sum::<u64>();
-        Ok(Box::new(PendingFolder { folder: self.folder, bytes }))
-    }
-}
-
-/// A complete folder beside its destination.
-struct PendingFolder {
-    folder: StagedFolder,
-    bytes: u64,
-}
-
-impl PendingOutput for PendingFolder {
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    fn is_folder(&self) -> bool {
-        true
-    }
-
-    fn add_file(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.folder.add_file(name, bytes)
-    }
-
-    fn commit(self: Box<Self>) -> Result<PathBuf> {
         // Nothing is left to resume: the result is complete and only its name is missing.
-        let journal = self.folder.path().join(journal::JOURNAL);
-        std::fs::remove_file(&journal).map_err(IoError::os(&journal))?;
-        self.folder.commit()
+        Ok(Box::new(PendingFolder::new(self.folder, bytes).with_scaffold(journal::JOURNAL)))
     }
 }

@@ -2,8 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use aq_core::StoredTensor;
 use serde_json::{Map, Value, json};
@@ -11,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::SafetensorsSink;
 use super::layout::Form;
 use crate::output::{
-    CreateOptions, FileWriter, Out, Region, StagedFolder, check_regions, close, out, sync_folder,
+    CreateOptions, FileWriter, Out, PendingFolder, Region, StagedFolder, close, files, out, sync_folder,
 };
 use crate::sink::PartStream;
 use crate::{IoError, PendingOutput, Result, Sink, SlabStream};
@@ -86,24 +85,13 @@ impl Shard {
     }
 }
 
-/// Which tensors go into which shard: consecutive ones, a new shard where the next would pass the limit.
-fn shard_ranges(tensors: &[StoredTensor], form: Form, limit: u64) -> Vec<Range<usize>> {
-    let (mut ranges, mut start, mut bytes) = (Vec::new(), 0, 0u64);
-    for (index, tensor) in tensors.iter().enumerate() {
-        let more = form.bytes(tensor).unwrap_or(0);
-        if index > start && bytes.saturating_add(more) > limit {
-            ranges.push(start..index);
-            (start, bytes) = (index, 0);
-        }
-        bytes = bytes.saturating_add(more);
-    }
-    ranges.push(start..tensors.len());
-    ranges
-}
-
 impl Sink for ShardsSink {
     fn write(&mut self, tensors: &[StoredTensor], slabs: &mut dyn SlabStream) -> Result<()> {
-        let ranges = shard_ranges(tensors, self.form, self.options.shard_bytes.unwrap_or(SHARD_BYTES));
+        let limit = self.options.shard_bytes.unwrap_or(SHARD_BYTES);
+        let mut ranges = files(tensors, limit, |tensor| self.form.bytes(tensor).unwrap_or(0));
+        if ranges.is_empty() {
+            ranges.push(0..0);
+        }
         let count = ranges.len();
         for (number, range) in ranges.into_iter().enumerate() {
             let name = match count {
@@ -120,41 +108,7 @@ impl Sink for ShardsSink {
     fn finish(self: Box<Self>, _: &[(String, String)]) -> Result<Box<dyn PendingOutput>> {
         let bytes = self.write_index()? + self.shards.iter().map(|shard| shard.bytes).sum::<u64>();
         sync_folder(self.folder.path())?;
-        Ok(Box::new(PendingShards { folder: self.folder, shards: self.shards, bytes }))
-    }
-}
-
-/// A complete folder beside its destination.
-struct PendingShards {
-    folder: StagedFolder,
-    shards: Vec<Shard>,
-    bytes: u64,
-}
-
-impl PendingOutput for PendingShards {
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    fn is_folder(&self) -> bool {
-        true
-    }
-
-    fn add_file(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.folder.add_file(name, bytes)
-    }
-
-    fn check(&self, stopped: &dyn Fn() -> bool) -> Result<()> {
-        self.shards.iter().try_for_each(|shard| {
-            check_regions(&self.folder.path().join(&shard.name), &shard.regions, stopped)
-        })
-    }
-
-    fn commit(self: Box<Self>) -> Result<PathBuf> {
-        self.folder.commit()
+        let regions = self.shards.into_iter().map(|shard| (shard.name, shard.regions)).collect();
+        Ok(Box::new(PendingFolder::new(self.folder, bytes).with_regions(regions)))
     }
 }
