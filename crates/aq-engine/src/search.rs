@@ -1,6 +1,7 @@
 //! The search for a better plan than the allocation of predicted errors: what it is about, what scores plans, and what comes out.
 
 mod fitness;
+mod fitting;
 mod score;
 
 use std::collections::BTreeMap;
@@ -91,6 +92,7 @@ pub fn search(
         sized(&opened, &mut plan, allocator, target, &folder.path().join("start.parquet"), progress)?;
     let allocator = sizing.allocator().ok_or_else(|| EngineError::Internal("an allocator is lost".into()))?;
     let problem = problem(&opened, allocator, sizing.budget())?;
+    let goal = target.bytes(plan.plan.tensors.iter().map(|t| t.info.elements()).sum());
     let known = settings.checkpoint.as_deref().map(read_checkpoint).transpose()?.flatten();
     let mut scorer = PlanScorer {
         opened: &opened,
@@ -102,10 +104,18 @@ pub fn search(
         most: settings.options.evaluations,
         measured: BTreeMap::new(),
         history: Vec::new(),
+        visited: Vec::new(),
         progress,
     };
-    let outcome = evolve(&problem, &settings.options, &[], known, &mut scorer)?;
-    let history = std::mem::take(&mut scorer.history);
+    let mut outcome = evolve(&problem, &settings.options, &[], known, &mut scorer)?;
+    let PlanScorer { history, visited, progress, .. } = scorer;
+    let bytes_of = |genome: &Genome| {
+        allocator.set(&mut plan.plan, &indexes(genome));
+        let bytes = output_bytes(&opened, &plan, &folder.path().join("found.parquet"), progress);
+        progress.finish();
+        bytes
+    };
+    outcome.best = fitting::best(&problem, &visited, goal, bytes_of)?;
     allocator.set(&mut plan.plan, &indexes(&outcome.best.genome));
     let ModelPlan { plan, seed, .. } = plan;
     let bytes = problem.bytes(&outcome.best.genome);

@@ -30,6 +30,8 @@ pub(super) struct PlanScorer<'a, 'p> {
     pub(super) measured: BTreeMap<(usize, usize), f64>,
     /// The best score after each generation.
     pub(super) history: Vec<f64>,
+    /// Every plan that was scored.
+    pub(super) visited: Vec<Evaluated>,
     pub(super) progress: &'p mut dyn Progress,
 }
 
@@ -51,6 +53,7 @@ impl Scorer for PlanScorer<'_, '_> {
         let of = |e: Option<&Evaluated>| e.map_or(f64::INFINITY, Evaluated::cost);
         let (best, start) = (of(known.best()), of(known.start()));
         self.history.push(best);
+        self.visited.clone_from(&known.visited);
         self.progress.searched(known.visited.len(), self.most, best, start);
         Ok(())
     }
