@@ -9,7 +9,8 @@ use crate::{browser, python, wheel};
 /// own, as it takes gigabytes.
 pub(crate) fn run() -> anyhow::Result<()> {
     rust_tests()?;
-    process::run(&mut cargo(&["build", "--release", "--package", "aq-cli"]))?;
+    // With the features of the tests, so that nothing is compiled twice.
+    process::run(&mut cargo(&["build", "--release", "--workspace", "--bin", "aq", "--tests"]))?;
     let target = process::target_directory()?;
     let aq = target.join("release").join(format!("aq{}", std::env::consts::EXE_SUFFIX));
     let plain = python::environment(&target.join("venv"), "crates/aq-cli/tests/python/requirements.txt")?;
@@ -33,5 +34,7 @@ fn rust_tests() -> anyhow::Result<()> {
         // A running program cannot be replaced there, and this program is running.
         tests.args(["--exclude", "xtask"]);
     }
-    process::run(&mut tests)
+    process::run(&mut tests)?;
+    // Benchmarks check the answers that they are about to time.
+    process::run(&mut cargo(&["test", "--release", "--workspace", "--bench", "*"]))
 }
