@@ -292,7 +292,7 @@ def flux(width):
 
 @pytest.mark.parametrize("method", ["q4_k_m", "q2_k", "q8_0", "iq4_xs"])
 def test_stable_diffusion_cpp_loads_what_we_write(method, tmp_path):
-    """With the package cyllama, which carries stable-diffusion.cpp; it is too large to be required."""
+    """With the package cyllama, which carries stable-diffusion.cpp and has wheels for Linux alone."""
     pytest.importorskip("cyllama")
     model, vae = model_with(tmp_path / "m.safetensors", flux(256)), model_with(tmp_path / "vae.safetensors", {"v": (4, 4)})
     out, theirs, back = (tmp_path / name for name in ("out.gguf", "theirs.gguf", "back.safetensors"))
