@@ -27,7 +27,7 @@ def test_a_callable_scores_plans_that_quantize_takes(tmp_path):
     found = aq.search(DIGITS, plan, fitness=uneven, seed=3, progress=lambda *event: told.append(event), **OPTIONS)
     assert found["schema"] == "aq.search/1" and found["evaluations"] == 13
     assert found["best"]["score"] == uneven(plan) <= found["start"]["score"]
-    assert told[-1][:2] == (13, 13)
+    assert (13, 13) in [event[:2] for event in told]
     report = aq.quantize(DIGITS, tmp_path / "out.parquet", plan=plan)
     assert 0.98 * 2.6 <= report["output"]["bits_per_weight"] <= 2.6
     again = aq.search(DIGITS, tmp_path / "again.yaml", fitness=uneven, seed=3, **{**OPTIONS, "threads": 1})
