@@ -58,7 +58,8 @@ pub(crate) struct QuantizeArgs {
     #[arg(short, long, value_name = "PATH", required_unless_present = "dry_run")]
     pub(crate) output: Option<PathBuf>,
     /// Format of the output when its ending does not say: parquet, arrow, gguf, folder, safetensors (dequantized weights, which any program
-    /// loads), comfy (8-bit safetensors for ComfyUI and stable-diffusion.cpp)
+    /// loads), comfy (8-bit safetensors for ComfyUI and stable-diffusion.cpp), diffusers (a folder of packed layers that diffusers loads after
+    /// `import arrow_quant.diffusers`)
     #[arg(long, value_name = "NAME")]
     pub(crate) format: Option<String>,
     #[command(flatten)]
@@ -388,11 +389,14 @@ pub(crate) struct ConvertArgs {
     /// Destination: .parquet, .arrow, .gguf, .safetensors (dequantized), or a folder
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: PathBuf,
-    /// Format of the output when its ending does not say: parquet, arrow, gguf, folder, safetensors, comfy
+    /// Format of the output when its ending does not say: parquet, arrow, gguf, folder, safetensors, comfy, diffusers
     #[arg(long, value_name = "NAME")]
     pub(crate) format: Option<String>,
     #[command(flatten)]
     pub(crate) plain: PlainArgs,
+    /// The original model, whose config.json a diffusers folder gets [default: the file or folder that is converted]
+    #[arg(long, value_name = "PATH", help_heading = "Output")]
+    pub(crate) model: Option<PathBuf>,
     /// Replace an existing output
     #[arg(long)]
     pub(crate) force: bool,

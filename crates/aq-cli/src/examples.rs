@@ -10,6 +10,8 @@ Examples:
       as good as fits
   aq quantize model.safetensors -o int8.safetensors --format comfy
       8 bits for ComfyUI and stable-diffusion.cpp
+  aq quantize transformer/ -o small/ --format diffusers
+      a folder that diffusers loads after `import arrow_quant.diffusers`
   aq quantize model.safetensors -o check.safetensors --bits 3
       the weights after quantization, for any program to make samples with
   aq quantize model.safetensors --dry-run --bits 2
@@ -39,7 +41,8 @@ Examples:
 pub(crate) const CONVERT: &str = "\
 Examples:
   aq convert model.parquet -o model.arrow
-  aq convert model.parquet -o plain/ --format safetensors --shard-size 5GB";
+  aq convert model.parquet -o plain/ --format safetensors --shard-size 5GB
+  aq convert model.parquet -o packed/ --format diffusers --model transformer/";
 
 pub(crate) const MAN: &str = "\
 Examples:

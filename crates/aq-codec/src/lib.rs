@@ -27,6 +27,7 @@ mod low_rank;
 mod rotation;
 mod side;
 pub mod trellis;
+mod zero_points;
 
 pub use affine::{AffineRow, RowBytes, push_grids, push_row, row_bytes, seal};
 pub use affine_read::{ReadScratch, check_parts, compare_rows, decode_rows, power_of_two};
@@ -37,3 +38,4 @@ pub use error::CodecError;
 pub use low_rank::{LowRank, MAX_RANK};
 pub use rotation::Rotation;
 pub use side::{Side, side_limit};
+pub use zero_points::{pack_zero_points, unpack_zero_points};

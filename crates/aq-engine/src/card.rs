@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
+use aq_io::OutputFormat;
 use serde_json::{Value, json};
 
 use crate::report::Report;
@@ -32,6 +33,11 @@ pub(crate) fn card(job: &Job, source: &Path, report: &Report) -> String {
         sizes(report),
         errors(report),
     );
+    if matches!(job.output, Some((_, OutputFormat::Diffusers))) {
+        text.push_str(
+            "\nAfter `import arrow_quant.diffusers`, `from_pretrained` loads it without an argument.\n",
+        );
+    }
     let kept = report.tensors.iter().filter(|t| !t.is_quantized()).count();
     let _ = write!(
         text,

@@ -1,15 +1,16 @@
 //! Writes a model in another form without quantizing it: dequantized, or in another of our formats.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use aq_core::{DType, EncodedRows, EncodedSlab, StoredTensor};
-use aq_io::{Access, CreateOptions, OutputFormat, SlabStream, Source};
+use aq_io::{Access, CreateOptions, ModelConfig, OutputFormat, SlabStream, Source};
+use aq_timeaware::Activations;
 
 use crate::gguf;
 use crate::slab::copy_slab;
 use crate::weights::WeightReader;
-use crate::{EngineError, Result, destination, metadata, parse_size};
+use crate::{EngineError, Result, destination, metadata, packed, parse_size};
 
 /// Writes every tensor of `input` as plain numbers to a safetensors file: quantized ones as `dtype`, kept ones as they are.
 ///
@@ -38,6 +39,8 @@ pub struct ConvertOptions {
     pub dtype: Option<DType>,
     /// The most bytes of a safetensors file in a folder; `None` for 10 GB.
     pub shard_bytes: Option<u64>,
+    /// The original model, for the `config.json` that a diffusers folder needs; `None` for the one of the input.
+    pub model: Option<PathBuf>,
     /// Replace an existing output.
     pub force: bool,
 }
@@ -52,7 +55,7 @@ impl ConvertOptions {
             format: format.map(destination::format).transpose()?,
             dtype: dtype.map(destination::dtype).transpose()?,
             shard_bytes: shard_size.map(parse_size).transpose()?,
-            force: false,
+            ..Self::default()
         })
     }
 }
@@ -74,6 +77,12 @@ pub fn convert(input: &Path, output: &Path, options: &ConvertOptions, cancel: &A
     }
     if format.is_plain() {
         return write_plain(&*source, input, output, options, cancel);
+    }
+    if format == OutputFormat::Diffusers {
+        let tensors = packed::tensors(&*source, options)?;
+        let metadata = packed::header(&*source);
+        let output = Output { given: input, path: output, format, tensors: &tensors, metadata: &metadata };
+        return write(&*source, &output, options, cancel);
     }
     let metadata: Vec<(String, String)> = source
         .metadata()
@@ -119,11 +128,14 @@ fn write(
     cancel: &AtomicBool,
 ) -> Result<u64> {
     let Output { given, path, format, tensors, metadata } = *output;
+    let original = options.model.as_deref().unwrap_or(given);
+    let needed = format == OutputFormat::Diffusers;
     let options = CreateOptions {
         force: options.force,
         header_metadata: metadata.to_vec(),
-        stem: Some(destination::stem(given)),
+        stem: Some(destination::stem(format, given)),
         shard_bytes: options.shard_bytes,
+        config: needed.then(|| ModelConfig::read(original)).transpose()?,
         ..CreateOptions::default()
     };
     let mut sink = aq_io::create(path, format, &options)?;
@@ -134,10 +146,13 @@ fn write(
         (Some(error), _) => return Err(error),
         (None, written) => written?,
     }
-    let mut pending = sink.finish(metadata)?;
+    let activations = source.metadata().get_key_value(Activations::KEY).filter(|_| needed);
+    let of_end: Vec<_> =
+        metadata.iter().cloned().chain(activations.map(|(k, v)| (k.clone(), v.clone()))).collect();
+    let mut pending = sink.finish(&of_end)?;
     destination::verify_pending(&*pending, format, tensors, cancel)?;
     let bytes = pending.bytes();
-    destination::add_config(&mut *pending, given)?;
+    destination::add_config(&mut *pending, format, given)?;
     pending.commit()?;
     Ok(bytes)
 }

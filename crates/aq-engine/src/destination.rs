@@ -8,7 +8,7 @@ use aq_io::{IoError, OutputFormat, PendingOutput};
 
 use crate::plan::estimate;
 use crate::registry::Registry;
-use crate::{EngineError, Job, JobOptions, Report, Result, card, verify};
+use crate::{EngineError, Job, JobOptions, Report, Result, card, packed, verify};
 
 /// Fills in what `format` asks for.
 ///
@@ -18,6 +18,7 @@ pub(crate) fn adapt(options: &mut JobOptions, format: OutputFormat) -> Result<()
     let refuse = |what: &str| Err(EngineError::Usage(format!("format {} {what}", format.name())));
     let sized = options.target_bpw.is_some() || options.target_size.is_some();
     match format {
+        OutputFormat::Diffusers => packed::adapt(options),
         OutputFormat::Safetensors if sized => {
             refuse("has the size of the weights whatever their codes; a target size is for other formats")
         }
@@ -83,10 +84,14 @@ pub(crate) fn fitting(
     registry: &Registry,
 ) -> Result<Decision> {
     let Some((_, format)) = &job.output else { return Ok(decision) };
-    if *format != OutputFormat::Comfy || matches!(decision, Decision::Keep { .. }) {
+    let asks = matches!(format, OutputFormat::Comfy | OutputFormat::Diffusers);
+    if !asks || matches!(decision, Decision::Keep { .. }) {
         return Ok(decision);
     }
     let (encoded, _) = estimate(stored, &decision, registry)?;
+    if *format == OutputFormat::Diffusers {
+        return packed::fitting(&encoded, decision);
+    }
     Ok(format.refusal(&encoded).map_or(decision, |reason| Decision::Keep { reason }))
 }
 
@@ -114,9 +119,13 @@ pub(crate) fn written_bytes(
     Ok(format.tensor_bytes(&written))
 }
 
-/// What the names of weight files begin with, as in the file or folder that a model comes from: `diffusion_pytorch_model` or `model`.
-pub(crate) fn stem(given: &Path) -> String {
+/// What the names of weight files begin with: what diffusers looks for, or as in the file or folder that a model comes from,
+/// `diffusion_pytorch_model` or `model`.
+pub(crate) fn stem(format: OutputFormat, given: &Path) -> String {
     let known = "diffusion_pytorch_model";
+    if format == OutputFormat::Diffusers {
+        return known.into();
+    }
     let inside = std::fs::read_dir(given).into_iter().flatten().flatten().map(|entry| entry.file_name());
     let mut names = inside.chain(given.file_name().map(Into::into));
     let found = names.any(|name| name.to_string_lossy().starts_with(known));
@@ -129,24 +138,27 @@ pub(crate) fn stem(given: &Path) -> String {
 /// When they cannot be written.
 pub(crate) fn add_beside(
     pending: &mut dyn PendingOutput,
+    format: OutputFormat,
     job: &Job,
     source: &Path,
     report: &Report,
 ) -> Result<()> {
-    add_config(pending, source)?;
+    add_config(pending, format, source)?;
     if pending.is_folder() && job.card {
         pending.add_file(card::NAME, card::card(job, source, report).as_bytes())?;
     }
     Ok(())
 }
 
-/// Puts the `config.json` of the folder `source` beside the model in a folder.
+/// Puts the `config.json` of the folder `source` beside the model in a folder, without what it says of packed layers. Where the model has such
+/// it lies there already.
 ///
 /// # Errors
 /// When it cannot be written.
-pub(crate) fn add_config(pending: &mut dyn PendingOutput, source: &Path) -> Result<()> {
-    match card::read(&source.join("config.json")).filter(|_| pending.is_folder()) {
-        Some(config) => Ok(pending.add_file("config.json", config.as_bytes())?),
+pub(crate) fn add_config(pending: &mut dyn PendingOutput, format: OutputFormat, source: &Path) -> Result<()> {
+    let wanted = pending.is_folder() && format != OutputFormat::Diffusers;
+    match card::read(&source.join("config.json")).filter(|_| wanted) {
+        Some(config) => Ok(pending.add_file("config.json", aq_io::plain_config(&config).as_bytes())?),
         None => Ok(()),
     }
 }
@@ -161,7 +173,7 @@ pub(crate) fn verify_pending(
     expected: &[StoredTensor],
     cancel: &AtomicBool,
 ) -> Result<()> {
-    if !matches!(format, OutputFormat::Safetensors | OutputFormat::Comfy) {
+    if !matches!(format, OutputFormat::Safetensors | OutputFormat::Comfy | OutputFormat::Diffusers) {
         return verify::verify_path(pending.path(), expected, cancel);
     }
     match pending.check(&|| cancel.load(Ordering::Relaxed)) {
@@ -169,6 +181,9 @@ pub(crate) fn verify_pending(
         checked => checked?,
     }
     let source = aq_io::open(pending.path(), aq_io::Access::Positioned)?;
+    if format == OutputFormat::Diffusers {
+        return packed::check(&*source, expected);
+    }
     let held: std::collections::HashSet<&str> = source.tensors().iter().map(|t| t.info.name()).collect();
     match expected.iter().find(|t| !held.contains(t.info.name())) {
         None => Ok(()),

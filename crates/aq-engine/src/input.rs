@@ -1,9 +1,9 @@
 //! Opens what a job reads: one model, or chosen components of a pipeline.
 
-use aq_io::{Access, Format, Pipeline, Source};
+use aq_io::{Access, Format, ModelConfig, Pipeline, Source};
 
 use crate::report::Fallback;
-use crate::{EngineError, Job, Result, format_size, memory};
+use crate::{EngineError, Job, Result, format_size, memory, packed};
 
 /// What a job reads.
 pub(crate) enum Input {
@@ -18,6 +18,8 @@ pub(crate) struct Model {
     /// The file or folder as it was given.
     pub(crate) path: std::path::PathBuf,
     pub(crate) source: Box<dyn Source>,
+    /// Its `config.json`, where the output needs it.
+    pub(crate) config: Option<ModelConfig>,
     pub(crate) memory_limit: u64,
     pub(crate) fallbacks: Vec<Fallback>,
 }
@@ -81,22 +83,23 @@ pub(crate) fn open(job: &Job) -> Result<Input> {
 /// Opens one model: by memory map when it fits the memory limit, else by positioned reads.
 pub(crate) fn open_model(path: &std::path::Path, job: &Job) -> Result<Model> {
     let source = aq_io::open(path, Access::Positioned)?;
+    let config = packed::config(job, path)?;
     let bytes: u64 = (0..source.tensors().len()).map(|i| source.stored_bytes(i)).sum();
     let memory_limit = job.memory_limit.unwrap_or_else(|| memory::available().unwrap_or(ASSUMED_FREE) / 2);
     let mut fallbacks: Vec<Fallback> = job.unused.iter().map(|key| unused(key)).collect();
     if job.streaming {
-        return Ok(Model { path: path.into(), source, memory_limit, fallbacks });
+        return Ok(Model { path: path.into(), source, config, memory_limit, fallbacks });
     }
     if bytes > memory_limit {
         let (model, limit) = (format_size(bytes), format_size(memory_limit));
         fallbacks.push(streaming(format!("the model's {model} exceed the memory limit of {limit}")));
-        return Ok(Model { path: path.into(), source, memory_limit, fallbacks });
+        return Ok(Model { path: path.into(), source, config, memory_limit, fallbacks });
     }
     let source = aq_io::open(path, Access::Mapped)?;
     if !is_mapped(&*source) {
         fallbacks.push(streaming("the model cannot be mapped into memory".into()));
     }
-    Ok(Model { path: path.into(), source, memory_limit, fallbacks })
+    Ok(Model { path: path.into(), source, config, memory_limit, fallbacks })
 }
 
 /// Whether the bytes of a safetensors model can be borrowed; of other formats nobody asks.

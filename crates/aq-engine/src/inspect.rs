@@ -18,8 +18,9 @@ pub fn inspect(path: &Path) -> Result<Box<dyn Source>> {
 
 /// The resolved settings that a file of ours was made with, by name; none where it does not say.
 pub fn settings(source: &dyn Source) -> Vec<(String, Value)> {
-    let plan = source.metadata().get("aq.plan").and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let settings = plan.and_then(|mut plan| plan.get_mut("settings").map(Value::take));
+    let parsed = |key| serde_json::from_str::<Value>(source.metadata().get(key)?).ok();
+    let of_plan = parsed("aq.plan").and_then(|mut plan| plan.get_mut("settings").map(Value::take));
+    let settings = of_plan.or_else(|| parsed("aq.settings"));
     let Some(Value::Object(settings)) = settings else { return Vec::new() };
     settings.into_iter().filter(|(_, value)| !value.is_null()).collect()
 }

@@ -30,6 +30,7 @@ mod measure;
 mod memory;
 mod metadata;
 mod overlay;
+mod packed;
 mod pipeline;
 mod plan;
 mod plan_file;

@@ -70,7 +70,10 @@ pub fn make_plan(path: &Path, tensors: &[StoredTensor], job: &Job, registry: &Re
     let seed = job.seed;
     let written = job.output.as_ref().map(|(_, format)| (*format, job.dtype));
     if let Some(file) = &job.plan {
-        let plan = file.decide(path, tensors, job, registry)?;
+        let mut plan = file.decide(path, tensors, job, registry)?;
+        for (stored, planned) in tensors.iter().zip(&mut plan.tensors) {
+            planned.decision = destination::fitting(job, stored, planned.decision.clone(), registry)?;
+        }
         return Ok(ModelPlan {
             plan,
             architecture,

@@ -28,7 +28,7 @@ use crate::slab::TensorTask;
 use crate::target::Sizing;
 use crate::tasks::{make_layers, make_tasks, plan_budget};
 use crate::weights::TensorWeights;
-use crate::{EngineError, Job, Progress, Result, destination, metadata, pipeline, verify};
+use crate::{EngineError, Job, Progress, Result, destination, metadata, packed, pipeline, verify};
 
 /// Quantizes a model: opens it, plans, encodes every slab, reads the result back, moves it into place.
 ///
@@ -108,7 +108,7 @@ pub(crate) fn run_model(
     if job.report.is_some() {
         report.details = Some(opened.details(&written)?);
     }
-    destination::add_beside(&mut *written.pending, job, &model.path, &report)?;
+    destination::add_beside(&mut *written.pending, format, job, &model.path, &report)?;
     written.pending.commit()?;
     progress.finish();
     Ok(report)
@@ -206,8 +206,9 @@ fn write(
         keep_partial: format == OutputFormat::Folder && judge.is_none(),
         fingerprint: metadata::fingerprint(job, source, plan),
         header_metadata: if job.is_gguf() { gguf::header(job, plan) } else { metadata::header(job, plan) },
-        stem: Some(destination::stem(&opened.model.path)),
+        stem: Some(destination::stem(format, &opened.model.path)),
         shard_bytes: job.shard_bytes,
+        config: opened.model.config.clone(),
     };
     let mut sink = aq_io::create(path, format, &options)?;
     let stored = tasks.iter().map(TensorTask::written).collect::<Result<Vec<StoredTensor>>>()?;
@@ -238,6 +239,9 @@ fn write(
     let pending = sink.finish(&metadata)?;
     progress.verifying();
     destination::verify_pending(&*pending, format, &stored, cancel)?;
+    if format == OutputFormat::Diffusers {
+        packed::count_bytes(pending.path(), &stored, &mut quality)?;
+    }
     let encoded: Vec<&StoredTensor> = tasks.iter().map(|task| &task.stored).collect();
     let tensors = reports(&plan.plan, &stored, &encoded, &quality, &choices);
     let mut fallbacks = fallbacks(calibration, &tasks);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aq_core::{Encoding, StoredTensor};
-use aq_io::{Access, Source};
+use aq_io::{Access, IoError, Source};
 use rayon::prelude::*;
 
 use crate::blocks::TensorQuality;
@@ -32,8 +32,19 @@ pub fn verify(path: &Path, cancel: &AtomicBool) -> Result<Verified> {
     if source.format() == aq_io::Format::Folder {
         aq_io::verify_folder(path)?;
     }
+    if source.format() == aq_io::Format::Diffusers {
+        verify_checksums(path, cancel)?;
+    }
     crate::activations(&*source)?;
     verify_slabs(&*source, cancel)
+}
+
+/// Compares the tensors of safetensors files with the checksums that these have.
+fn verify_checksums(path: &Path, cancel: &AtomicBool) -> Result<()> {
+    match aq_io::verify_checksums(path, &|| cancel.load(Ordering::Relaxed)) {
+        Err(IoError::Stopped { .. }) => Err(EngineError::Interrupted),
+        checked => Ok(checked?),
+    }
 }
 
 fn verify_slabs(source: &dyn Source, cancel: &AtomicBool) -> Result<Verified> {

@@ -23,10 +23,11 @@ pub(crate) type Shards = BTreeMap<String, HashSet<String>>;
 /// Opens a folder: by its index when there is one, else every `*.safetensors` file in it.
 pub(crate) fn open(folder: &Path, access: Access) -> Result<Box<dyn Source>> {
     let names = names(folder)?;
-    safetensors::recognise(match find_index(folder, &names)? {
+    let files = match find_index(folder, &names)? {
         Some(index) => open_index(folder, index, access)?,
         None => open_files(folder, &names, access)?,
-    })
+    };
+    safetensors::recognise(files, folder)
 }
 
 /// Whether a folder holds safetensors files.

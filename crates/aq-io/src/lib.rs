@@ -32,6 +32,6 @@ pub use gguf::read_back;
 pub use open::{is_parquet, open};
 pub use output::{CreateOptions, OutputFormat, StagedFolder, StatisticsSink, create};
 pub use pipeline::{Component, Pipeline};
-pub use safetensors::TOOL;
+pub use safetensors::{ModelConfig, TOOL, plain_config, verify_checksums};
 pub use sink::{PendingOutput, Resumed, Sink, SlabStream};
 pub use source::{Access, Format, Source};

@@ -24,7 +24,7 @@ pub use statistics_sink::StatisticsSink;
 use crate::columnar::{ArrowSink, ParquetSink};
 use crate::folder::FolderSink;
 use crate::gguf::GgufSink;
-use crate::safetensors::{Form, SafetensorsSink, ShardsSink};
+use crate::safetensors::{Form, ModelConfig, SafetensorsSink, ShardsSink};
 use crate::{IoError, Result, Sink};
 
 /// Formats that can be written.
@@ -38,6 +38,8 @@ pub enum OutputFormat {
     Safetensors,
     /// Layers of signed bytes in safetensors as ComfyUI reads them.
     Comfy,
+    /// A folder of packed layers in safetensors, which diffusers loads with our backend.
+    Diffusers,
     /// A folder of native Parquet parts with a manifest; the form that can be resumed.
     Folder,
     /// GGUF: blocks of ggml and plain tensors in one file.
@@ -46,11 +48,12 @@ pub enum OutputFormat {
 
 impl OutputFormat {
     /// Every format, in the order in which they are listed to users.
-    pub const ALL: [OutputFormat; 6] = [
+    pub const ALL: [OutputFormat; 7] = [
         OutputFormat::Parquet,
         OutputFormat::Arrow,
         OutputFormat::Safetensors,
         OutputFormat::Comfy,
+        OutputFormat::Diffusers,
         OutputFormat::Folder,
         OutputFormat::Gguf,
     ];
@@ -62,6 +65,7 @@ impl OutputFormat {
             OutputFormat::Arrow => "arrow",
             OutputFormat::Safetensors => "safetensors",
             OutputFormat::Comfy => "comfy",
+            OutputFormat::Diffusers => "diffusers",
             OutputFormat::Folder => "folder",
             OutputFormat::Gguf => "gguf",
         }
@@ -87,7 +91,7 @@ impl OutputFormat {
     /// Whether `path` becomes a folder in this format.
     pub fn is_folder(self, path: &Path) -> bool {
         match self {
-            Self::Folder => true,
+            Self::Folder | Self::Diffusers => true,
             Self::Safetensors | Self::Comfy => is_folder(path),
             Self::Parquet | Self::Arrow | Self::Gguf => false,
         }
@@ -97,6 +101,7 @@ impl OutputFormat {
         match self {
             Self::Safetensors => Some(Form::Plain),
             Self::Comfy => Some(Form::Comfy),
+            Self::Diffusers => Some(Form::Packed),
             _ => None,
         }
     }
@@ -115,7 +120,7 @@ impl OutputFormat {
             return Ok(Self::Folder);
         }
         let ending = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        Self::from_name(&ending).filter(|f| ![Self::Folder, Self::Comfy].contains(f)).ok_or_else(|| {
+        Self::from_name(&ending).filter(|f| ![Self::Folder, Self::Comfy, Self::Diffusers].contains(f)).ok_or_else(|| {
             IoError::unsupported(
                 path,
                 format!("cannot write the ending .{ending}; use .parquet, .arrow, .gguf, .safetensors, or a final / for a folder"),
@@ -146,6 +151,8 @@ pub struct CreateOptions {
     pub stem: Option<String>,
     /// The most bytes of tensors of a safetensors file in a folder of several; `None` for 10 GB.
     pub shard_bytes: Option<u64>,
+    /// The configuration of the model, to which a diffusers folder adds what its packed layers are.
+    pub config: Option<ModelConfig>,
 }
 
 /// Begins a result beside `path`. The destination is looked at first, and nothing is there until the commit.
@@ -159,6 +166,7 @@ pub fn create(path: &Path, format: OutputFormat, options: &CreateOptions) -> Res
         OutputFormat::Arrow => file_sink::create(path, options, |w| ArrowSink::new(w, path)),
         OutputFormat::Safetensors => create_safetensors(path, Form::Plain, options),
         OutputFormat::Comfy => create_safetensors(path, Form::Comfy, options),
+        OutputFormat::Diffusers => Ok(Box::new(ShardsSink::create(path, Form::Packed, options)?)),
         OutputFormat::Gguf => {
             file_sink::create(path, options, |w| GgufSink::new(w, path, &options.header_metadata))
         }

@@ -1,8 +1,10 @@
 //! One safetensors file, read.
 
+mod checksums;
 mod comfy;
 mod header;
 mod layout;
+mod packed;
 mod shards;
 mod sink;
 
@@ -12,9 +14,10 @@ use std::path::Path;
 
 use aq_core::{Encoding, SlabParts, StoredTensor};
 
-pub(crate) use comfy::recognise;
+pub use checksums::verify_checksums;
 pub(crate) use header::{Header, parse_header};
 pub(crate) use layout::Form;
+pub use packed::{ModelConfig, plain_config};
 pub(crate) use shards::ShardsSink;
 pub(crate) use sink::SafetensorsSink;
 
@@ -36,9 +39,15 @@ struct SafetensorsSource {
     metadata: BTreeMap<String, String>,
 }
 
-/// Opens one safetensors file. Layers of signed bytes are seen as encoded tensors.
+/// Opens one safetensors file. Layers of signed bytes, and packed ones that a configuration beside it describes, are seen as encoded tensors.
 pub(crate) fn open(path: &Path, access: Access) -> Result<Box<dyn Source>> {
-    recognise(open_shard(path, access)?)
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    packed::recognise(comfy::recognise(open_shard(path, access)?)?, folder, false)
+}
+
+/// The tensors of all files of `folder`, with those of each layer as one.
+pub(crate) fn recognise(files: Box<dyn Source>, folder: &Path) -> Result<Box<dyn Source>> {
+    packed::recognise(comfy::recognise(files)?, folder, true)
 }
 
 /// Opens one safetensors file as it lies and checks all of its header. Tensors come in the order of their bytes.
@@ -66,7 +75,8 @@ pub(crate) fn is_ours(folder: &Path) -> bool {
         let file = FileBytes::open(path, Access::Positioned).ok()?;
         let mut start = vec![0; file.len().min(4096) as usize];
         file.read_exact_at(0, &mut start).ok()?;
-        Some(String::from_utf8_lossy(&start).contains(&format!("\"{TOOL}\"")))
+        let start = String::from_utf8_lossy(&start);
+        Some([TOOL, packed::LAYOUT_KEY].iter().any(|key| start.contains(&format!("\"{key}\""))))
     };
     let names = crate::member::names(folder).unwrap_or_default();
     let mut weights = names.iter().filter(|name| name.ends_with(".safetensors"));

@@ -13,7 +13,7 @@ use crate::Result;
 pub enum Format {
     /// One safetensors file or a folder of shards.
     Safetensors,
-    /// A diffusers pipeline folder.
+    /// Packed layers in safetensors, with a configuration that describes them.
     Diffusers,
     /// Native Parquet.
     Parquet,

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use aq_engine::aq_core::{DType, Decision, Encoding, PlannedTensor, StoredTensor, TensorInfo};
-use aq_engine::{Job, Progress, Registry, make_plan};
+use aq_engine::{ConvertOptions, Job, Progress, Registry, make_plan};
 use pyo3::prelude::*;
 use serde_json::json;
 
@@ -49,6 +49,21 @@ pub(crate) fn compare(
         compared.map(|compared| compared.json().to_string())
     };
     run(py, work, None)
+}
+
+/// Writes `input` in another format; returns the bytes written. `model` is the original, for its `config.json`.
+#[pyfunction]
+pub(crate) fn convert(
+    py: Python<'_>,
+    input: PathBuf,
+    output: PathBuf,
+    format: &str,
+    model: Option<PathBuf>,
+    shard_size: &str,
+) -> PyResult<u64> {
+    let options = ConvertOptions::parse(Some(format), None, Some(shard_size)).map_err(raised)?;
+    let options = ConvertOptions { model, ..options };
+    run(py, |cancel, _events| aq_engine::convert(&input, &output, &options, cancel), None)
 }
 
 /// What happens to each tensor of a model with such names and shapes, as JSON.

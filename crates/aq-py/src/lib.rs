@@ -21,7 +21,7 @@ mod _native {
     #[pymodule_export]
     const __version__: &str = env!("CARGO_PKG_VERSION");
     #[pymodule_export]
-    use crate::job::{compare, option_names, plan, quantize};
+    use crate::job::{compare, convert, option_names, plan, quantize};
     #[pymodule_export]
     use crate::product::{decode_rows, matmul_f32, matmul_i8};
     #[pymodule_export]

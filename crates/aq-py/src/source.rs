@@ -132,6 +132,7 @@ impl Source {
             let mut signs = Vec::new();
             rotation.signs(info.cols() as usize, &mut signs);
             found.set_item("rotation", (rotation.block(), PyArray1::from_vec(py, signs)))?;
+            found.set_item("seed", rotation.seed())?;
         }
         if let Some(smoothing) = side.smoothing {
             found.set_item("smoothing", PyBytes::new(py, smoothing))?;

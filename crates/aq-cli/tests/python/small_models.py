@@ -8,7 +8,7 @@ import json, struct
 import numpy as np
 
 _DT = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "I64": np.int64,
-       "I32": np.int32, "U16": np.uint16, "U8": np.uint8, "I8": np.int8, "BOOL": np.bool_}
+       "I32": np.int32, "I16": np.int16, "U16": np.uint16, "U8": np.uint8, "I8": np.int8, "BOOL": np.bool_}
 
 
 def load_safetensors(path):

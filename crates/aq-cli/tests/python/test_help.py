@@ -30,6 +30,9 @@ def test_examples_of_the_help_are_accepted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.safetensors").symlink_to(DIGITS / "model.safetensors")
     (tmp_path / "samples.safetensors").symlink_to(DIGITS / "calib.safetensors")
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "model.safetensors").symlink_to(DIGITS / "model.safetensors")
+    (tmp_path / "transformer" / "config.json").write_text("{}")
     ran = 0
     for name in ("quantize", "plan", "compare", "dequantize", "convert"):
         for line in re.findall(r"^  aq (.*)$", aq(name, "--help"), re.M):

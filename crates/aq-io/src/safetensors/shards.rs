@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::SafetensorsSink;
 use super::layout::Form;
+use super::packed::{ACTIVATIONS, FILE, LAYOUT, LAYOUT_KEY, LayerForm};
 use crate::output::{
     CreateOptions, FileWriter, Out, PendingFolder, Region, StagedFolder, close, files, out, sync_folder,
 };
@@ -21,6 +22,8 @@ pub(crate) struct ShardsSink {
     form: Form,
     options: CreateOptions,
     shards: Vec<Shard>,
+    /// Packed layers.
+    layers: Vec<(String, LayerForm)>,
 }
 
 /// One file that was written.
@@ -37,11 +40,18 @@ impl ShardsSink {
     /// A sink for the folder `destination`.
     pub(crate) fn create(destination: &Path, form: Form, options: &CreateOptions) -> Result<Self> {
         let folder = StagedFolder::create(destination, options)?;
-        Ok(Self { folder, form, options: options.clone(), shards: Vec::new() })
+        let mut options = options.clone();
+        if form == Form::Packed {
+            // The configuration has them.
+            options.header_metadata.retain(|(key, _)| key != ACTIVATIONS);
+            options.header_metadata.push((LAYOUT_KEY.into(), LAYOUT.to_string()));
+        }
+        let (shards, layers) = Default::default();
+        Ok(Self { folder, form, options, shards, layers })
     }
 
     fn write_shard(
-        &self,
+        &mut self,
         name: String,
         tensors: &[StoredTensor],
         first: usize,
@@ -53,6 +63,7 @@ impl ShardsSink {
         let mut sink = SafetensorsSink::<Out>::new(out(file, false), &path, self.form, metadata)?;
         sink.write(tensors, &mut PartStream { slabs, first })?;
         let regions = sink.regions();
+        self.layers.extend_from_slice(sink.layers());
         let written = close(FileWriter::finish(sink, &[])?).map_err(IoError::os(&path))?;
         written.file.sync_all().map_err(IoError::os(&path))?;
         Ok(Shard { name, bytes: written.bytes, regions })
@@ -70,6 +81,18 @@ impl ShardsSink {
         let text = format!("{:#}\n", json!({"metadata": {"total_size": total}, "weight_map": weight_map}));
         let mut file = File::create(&path).map_err(IoError::os(&path))?;
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(IoError::os(&path))?;
+        Ok(text.len() as u64)
+    }
+
+    /// Writes the configuration that describes packed layers; returns its bytes.
+    fn write_config(&self, metadata: &[(String, String)]) -> Result<u64> {
+        if self.form != Form::Packed {
+            return Ok(0);
+        }
+        let activations = metadata.iter().find(|(key, _)| key == ACTIVATIONS).map(|(_, text)| text.as_str());
+        let config = self.options.config.clone().unwrap_or_default();
+        let text = config.with_layers(&self.layers, activations)?;
+        self.folder.add_file(FILE, text.as_bytes())?;
         Ok(text.len() as u64)
     }
 
@@ -105,8 +128,9 @@ impl Sink for ShardsSink {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, _: &[(String, String)]) -> Result<Box<dyn PendingOutput>> {
-        let bytes = self.write_index()? + self.shards.iter().map(|shard| shard.bytes).sum::<u64>();
+    fn finish(self: Box<Self>, metadata: &[(String, String)]) -> Result<Box<dyn PendingOutput>> {
+        let beside = self.write_index()? + self.write_config(metadata)?;
+        let bytes = beside + self.shards.iter().map(|shard| shard.bytes).sum::<u64>();
         sync_folder(self.folder.path())?;
         let regions = self.shards.into_iter().map(|shard| (shard.name, shard.regions)).collect();
         Ok(Box::new(PendingFolder::new(self.folder, bytes).with_regions(regions)))

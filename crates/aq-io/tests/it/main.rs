@@ -4,6 +4,7 @@ mod damage;
 mod gguf;
 mod index;
 mod output;
+mod packed;
 mod pipeline;
 mod safetensors_read;
 mod safetensors_write;

@@ -113,7 +113,9 @@ fn a_second_writer_is_refused_and_a_dead_one_is_taken_over() {
         drop(first);
         // What a killed run leaves: a temporary that nobody holds.
         match format {
-            OutputFormat::Folder => put(folder.path(), ".out.aq-partial/junk/part", b"stale"),
+            OutputFormat::Folder | OutputFormat::Diffusers => {
+                put(folder.path(), &format!(".{}.aq-partial/junk/part", name(format)), b"stale")
+            }
             _ => put(folder.path(), &format!(".{}.aq-partial", name(format)), [7; 100_000]),
         };
         write_and_commit(&path, format, &CreateOptions::default());

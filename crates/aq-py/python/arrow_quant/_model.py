@@ -11,7 +11,7 @@ import numpy as np
 
 from . import _native
 from ._arrays import STORED, Array, as_dtype, as_weights
-from ._errors import ConfigError
+from ._errors import ConfigError, InputError
 from ._options import Options, as_json
 
 
@@ -117,7 +117,7 @@ class Tensor:
 
     @cached_property
     def side(self) -> dict[str, Any]:
-        """What is done to decoded weights: `rotation` (block, signs), `smoothing`, `low_rank` (scales, left, right)."""
+        """What is done to decoded weights: `rotation` (block, signs) with its `seed` (None for regular signs), `smoothing`, `low_rank` (scales, left, right)."""
         if not self.is_quantized:
             return {}
         side = self._source.side(self._index)
@@ -223,7 +223,8 @@ class Model:
         """All tensors as plain ones, by name: numpy arrays, torch tensors, or jax arrays.
 
         Floating-point tensors become `dtype`: `float32` by default for numpy, `bfloat16` for the others. Tensors are decoded one
-        at a time, so nothing but the result is held.
+        at a time, so nothing but the result is held. jax without `jax_enable_x64` has no 64 bits: integers become 32 wide, and `InputError` is raised
+        for those that do not fit.
         """
         convert = {"numpy": _numpy, "torch": _torch, "jax": _jax}.get(framework)
         if convert is None:
@@ -247,10 +248,21 @@ def _torch(tensor: Tensor, dtype: str) -> Any:
 
 
 def _jax(tensor: Tensor, dtype: str) -> Any:
+    import jax
     import jax.numpy as jnp
 
-    values = jnp.asarray(tensor.dequantize())
-    return values.astype(dtype) if tensor.src_dtype.startswith(("F", "BF")) else values
+    if dtype not in ("float32", "float16", "bfloat16"):
+        raise ConfigError(f"dtype {dtype!r} is not float32, float16 or bfloat16")
+    values = tensor.dequantize()
+    # `array` copies: integers are a view of the file.
+    if tensor.src_dtype.startswith(("F", "BF")):
+        return jnp.array(values, dtype=dtype)
+    if values.dtype.itemsize == 8 and not jax.config.jax_enable_x64:
+        narrow = values.astype(f"{values.dtype.kind}4")
+        if not np.array_equal(narrow, values):
+            raise InputError(f"tensor {tensor.name!r} has integers beyond 32 bits, which jax keeps with jax_enable_x64 only")
+        values = narrow
+    return jnp.array(values)
 
 
 def open(path: str | os.PathLike[str]) -> Model:

@@ -6,7 +6,7 @@ from typing_extensions import CapsuleType
 from numpy.typing import NDArray
 
 __all__ = [
-    "Source", "StatisticsWriter", "__version__", "compare", "cosine_similarity", "decode_rows", "hessian_block", "matmul_f32",
+    "Source", "StatisticsWriter", "__version__", "compare", "convert", "cosine_similarity", "decode_rows", "hessian_block", "matmul_f32",
     "matmul_i8", "option_names", "plan", "quantize", "search", "simd_level",
 ]
 
@@ -53,6 +53,7 @@ class StatisticsWriter:
     def finish(self, time: str, aliases: dict[str, str]) -> int: ...
 
 def hessian_block(cols: int) -> int: ...
+def convert(input: str, output: str, format: str, model: str | None, shard_size: str) -> int: ...
 
 def search(
     input: str, output: str, options: str, settings: str, fitness: str | Callable[[str], float] | None,

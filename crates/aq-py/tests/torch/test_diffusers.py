@@ -143,8 +143,8 @@ def test_what_the_files_say(folder, tmp_path):
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
     assert (config["quant_method"], config["version"], config["bits"]) == ("arrow_quant", 1, 3)
-    assert config["layers"]["transformer_blocks.0.attn1.to_q"] == {"bits": 8}
-    assert config["layers"]["transformer_blocks.0.attn1.to_k"] == {}
+    assert config["layers"]["transformer_blocks.0.attn1.to_q"] == {"bits": 8, "shape": [64, 64]}
+    assert config["layers"]["transformer_blocks.0.attn1.to_k"] == {"shape": [64, 64]}
     with safe_open(tmp_path / "diffusion_pytorch_model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt", "aq.layout": "1"}
         names = set(file.keys())
@@ -233,6 +233,7 @@ def test_a_broken_checkpoint_is_refused(folder, tmp_path):
     change("cannot be packed", layers={"transformer_blocks.0.attn1.to_q": {"bits": 7}})
     change("cannot be packed", layers={"transformer_blocks.0.attn1.to_q": {"colour": 7}})
     change("expected shape", layers={"transformer_blocks.0.attn1.to_q": {"bits": 8}})
+    change("has shape", layers={"transformer_blocks.0.attn1.to_q": {"shape": [32, 128]}})
     change("has no weight", layers={"transformer_blocks.0.norm1.norm": {}})
 
 
@@ -297,14 +298,57 @@ def test_a_quantized_file_as_a_folder(folder, tmp_path, options):
 
 def test_what_cannot_be_packed(folder, tmp_path):
     aq.quantize(folder / "dit", tmp_path / "q.parquet", bits=3, method="trellis")
+    aq.quantize(folder / "dit", tmp_path / "ls.parquet", bits=3, method="ls")
     for kind, match, file, model, out in [
         (aq.InputError, "trellis has no packed layout", "q.parquet", folder / "dit", "out"),
-        (aq.InputError, "config.json", "q.parquet", tmp_path, "out"),
-        (aq.AqError, "exists", "q.parquet", folder / "dit", "q.parquet"),
+        (aq.InputError, "config.json", "ls.parquet", tmp_path, "out"),
+        (aq.AqError, "exists", "ls.parquet", folder / "dit", "q.parquet"),
     ]:
         with pytest.raises(kind, match=match):
             aqd.pack(tmp_path / file, model, tmp_path / out)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["q.parquet"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["ls.parquet", "q.parquet"]
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"bits": 8, "group_size": 0, "method": "minmax"}, {"bits": 2, "method": "hqq"}, {"rotation": True, "low_rank": 4}, {"act_bits": 8},
+    {"method": "int8", "bits": 8},
+], ids=str)
+@pytest.mark.parametrize("make", [dit, unet, vae])
+def test_a_folder_of_the_command(folder, tmp_path, make, options):
+    """`aq quantize --format diffusers` is this call: its folder loads with no argument, as what `pack` writes of the same codes."""
+    model = type(make()).from_pretrained(folder / make.__name__)
+    report = aq.quantize(folder / make.__name__, tmp_path / "out", format="diffusers", shard_size="60KB", **options)
+    small, info = type(model).from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["error_msgs"]
+    quantized = {t["name"] for t in report["tensors"] if t["kept_reason"] is None}
+    assert quantized == {f"{name}.weight" for name in layers(small)}
+    assert any(layer.packed.shape[2:] == (3, 3) for layer in layers(small).values()) == (make is not dit)
+    assert error(output(small, make), output(model, make)) < (0.6 if options.get("bits") == 2 else 0.2)
+    aq.quantize(folder / make.__name__, tmp_path / "q.parquet", **{"method": "ls", **options})
+    aqd.pack(tmp_path / "q.parquet", folder / make.__name__, tmp_path / "packed")
+    again = type(model).from_pretrained(tmp_path / "packed")
+    assert same(small.state_dict(), again.state_dict()) and torch.equal(output(small, make), output(again, make))
+    assert small.config.quantization_config.to_dict()["layers"] == again.config.quantization_config.to_dict()["layers"]
+    # What diffusers saves of it our own readers take, shapes of convolutions included.
+    small.save_pretrained(tmp_path / "saved")
+    stored, saved = aq.open(tmp_path / "q.parquet"), aq.open(tmp_path / "saved")
+    assert saved.keys() == stored.keys() == aq.open(tmp_path / "out").keys()
+    for name in quantized:
+        assert saved[name].shape == stored[name].shape and saved[name].codec == stored[name].codec
+        assert (saved[name].dequantize() == stored[name].dequantize()).all()
+    plain = small.dequantize()
+    assert all(torch.allclose(plain.get_submodule(name.removesuffix(".weight")).weight, torch.from_numpy(stored[name].dequantize()), atol=1e-6)
+               for name in quantized)
+
+
+def test_a_pipeline_of_the_command(tmp_path):
+    pipeline().save_pretrained(tmp_path / "plain")
+    aq.quantize(tmp_path / "plain", tmp_path / "small", format="diffusers", component=["transformer", "vae"], group_size=32)
+    pipe = DiffusionPipeline.from_pretrained(tmp_path / "small")
+    assert len(layers(pipe.transformer)) > 10 and len(layers(pipe.vae)) > 5
+    pipe.set_progress_bar_config(disable=True)
+    images = pipe([1], generator=torch.Generator().manual_seed(0), num_inference_steps=2, output_type="np").images
+    assert images.shape == (1, 32, 32, 3) and (images == images).all()
 
 
 def test_registration():

@@ -91,10 +91,15 @@ class ArrowQuantConfig(QuantizationConfigMixin):
         usual = {"bits": self.bits, "group_size": self.group_size}
         return {name: Form.from_dict({**usual, **form}) for name, form in self.layers.items()}
 
-    def set_forms(self, forms: Mapping[str, Form]) -> None:
-        """Notes which layers are packed; what is as for the whole model is left out."""
-        usual = {"bits": self.bits, "group_size": self.group_size}.items()
-        self.layers = {name: dict(form.to_dict().items() - usual) for name, form in forms.items()}
+    def set_forms(self, forms: Mapping[str, tuple[Form, tuple[int, ...]]]) -> None:
+        """Notes which layers are packed, and the shapes of their weights; what is as for the whole model is left out. The type that a weight
+        had before, where it was known, stays.
+        """
+        usual, before, self.layers = {"bits": self.bits, "group_size": self.group_size}, self.layers, {}
+        for name, (form, shape) in forms.items():
+            entry = {key: value for key, value in form.to_dict().items() if usual.get(key) != value}
+            dtype = before.get(name, {}).get("dtype")
+            self.layers[name] = {**entry, "shape": list(shape), **({} if dtype is None else {"dtype": dtype})}
 
     def inputs(self) -> dict[str, Activations]:
         """How the inputs of layers are quantized, by the name of their module."""

@@ -51,6 +51,9 @@ class ArrowQuantizer(DiffusersQuantizer):
             for name, form in self.quantization_config.forms().items():
                 old = _layer(model, name)
                 shape = tuple(old.weight.shape)
+                said = self.quantization_config.layers[name].get("shape")
+                if said is not None and tuple(said) != shape:
+                    raise InputError(f"quantization_config: layer {name!r} has shape {list(shape)} in the model, not {said}")
                 if has_quantized_form(old):
                     new = quantized_like(old, PackedWeight.empty(shape, form), inputs.get(name))
                     new.compute_dtype = old.weight.dtype
@@ -65,7 +68,8 @@ class ArrowQuantizer(DiffusersQuantizer):
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         layers = quantized_layers(model)
-        self.quantization_config.set_forms({n: layer.packed.form for n, layer in layers.items() if layer.packed.form})
+        packed = {name: layer.packed for name, layer in layers.items()}
+        self.quantization_config.set_forms({n: (weight.form, weight.shape) for n, weight in packed.items() if weight.form})
         if not self.pre_quantized:
             self.quantization_config.set_inputs(list(layers))
         for layer in layers.values():

@@ -28,10 +28,12 @@ class Form:
     rotation: int = 0
     #: Components of the low-rank part.
     low_rank: int = 0
+    #: What the signs of the rotation are drawn from; None for regular ones.
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         whole = (self.bits, self.group_size, self.rotation, self.low_rank)
-        if not all(isinstance(n, int) and n >= 0 for n in whole) or self.bits not in PLANES:
+        if not all(isinstance(n, int) and n >= 0 for n in (*whole, self.seed or 0)) or self.bits not in PLANES:
             raise InputError(f"a layer cannot be packed as {asdict(self)}")
 
     @classmethod
@@ -52,6 +54,7 @@ class Form:
             smoothing="smoothing" in side,
             rotation=side["rotation"][0] if "rotation" in side else 0,
             low_rank=len(side["low_rank"][0]) if "low_rank" in side else 0,
+            seed=side.get("seed"),
         )
 
     def group(self, cols: int) -> int:
@@ -88,8 +91,8 @@ class Form:
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Form:
-        """The reverse of `to_dict`."""
+        """The reverse of `to_dict`. What `given` says of the weight, `shape` and `dtype`, is no part of the form."""
         try:
-            return cls(**given)
+            return cls(**{key: value for key, value in given.items() if key not in ("shape", "dtype")})
         except TypeError as error:
             raise InputError(f"a layer cannot be packed as {dict(given)}: {error}") from None
