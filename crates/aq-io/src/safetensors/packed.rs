@@ -10,8 +10,10 @@
 //! They hold the codec `affine`. What else a layer has is known only when its rows are: see [`LateParts`].
 
 mod config;
+mod finder;
 mod form;
 mod late;
+mod layer;
 mod source;
 
 use std::borrow::Cow;
