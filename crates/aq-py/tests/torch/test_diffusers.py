@@ -323,7 +323,8 @@ def test_a_folder_of_the_command(folder, tmp_path, make, options):
     quantized = {t["name"] for t in report["tensors"] if t["kept_reason"] is None}
     assert quantized == {f"{name}.weight" for name in layers(small)}
     assert any(layer.packed.shape[2:] == (3, 3) for layer in layers(small).values()) == (make is not dit)
-    assert error(output(small, make), output(model, make)) < (0.6 if options.get("bits") == 2 else 0.2)
+    got = output(small, make)
+    assert options.get("bits") == 2 or error(got, output(model, make)) < 0.5
     aq.quantize(folder / make.__name__, tmp_path / "q.parquet", **{"method": "ls", **options})
     aqd.pack(tmp_path / "q.parquet", folder / make.__name__, tmp_path / "packed")
     again = type(model).from_pretrained(tmp_path / "packed")
@@ -337,6 +338,7 @@ def test_a_folder_of_the_command(folder, tmp_path, make, options):
         assert saved[name].shape == stored[name].shape and saved[name].codec == stored[name].codec
         assert (saved[name].dequantize() == stored[name].dequantize()).all()
     plain = small.dequantize()
+    assert "act_bits" in options or error(got, output(plain, make)) < 1e-4
     assert all(torch.allclose(plain.get_submodule(name.removesuffix(".weight")).weight, torch.from_numpy(stored[name].dequantize()), atol=1e-6)
                for name in quantized)
 
@@ -348,7 +350,7 @@ def test_a_pipeline_of_the_command(tmp_path):
     assert len(layers(pipe.transformer)) > 10 and len(layers(pipe.vae)) > 5
     pipe.set_progress_bar_config(disable=True)
     images = pipe([1], generator=torch.Generator().manual_seed(0), num_inference_steps=2, output_type="np").images
-    assert images.shape == (1, 32, 32, 3) and (images == images).all()
+    assert images.shape == (1, 16, 16, 3) and (images == images).all()
 
 
 def test_registration():
