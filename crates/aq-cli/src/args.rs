@@ -164,7 +164,7 @@ pub(crate) struct SearchArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Quantization")]
 pub(crate) struct ChoiceArgs {
-    /// Bits of a code: 2, 3, 4, 5, 6 or 8 [default: the profile's]
+    /// Bits of a code: 2, 3, 4, 5, 6 or 8; experimental: 1, which stands for the method binary [default: the profile's]
     #[arg(long, value_name = "B")]
     pub(crate) bits: Option<u8>,
     /// Weights that share a scale: a multiple of 8 from 16 to 1024, or 0 for the whole row [default: the profile's]
@@ -186,7 +186,7 @@ pub(crate) struct ChoiceArgs {
     /// Plan of `aq plan --json` or `aq search`: what happens to each tensor, in place of bits, method, sizes and rules
     #[arg(long, value_name = "FILE")]
     pub(crate) plan: Option<PathBuf>,
-    /// minmax, ls, gptq, entropy, trellis, trellis6, codebook, nf4, hqq, or any registered strategy; for GGUF a type of ggml (q4_0,
+    /// minmax, ls, gptq, entropy, trellis, trellis6, codebook, nf4, hqq, the experimental binary and ternary, or any registered strategy; for GGUF a type of ggml (q4_0,
     /// q4_k, iq4_xs ...) or a mixture (q3_k_s, q3_k_m, q3_k_l, q4_k_s, q4_k_m, q5_k_s, q5_k_m) [default: entropy up to 4 bits
     /// and with a calibration, else ls; where a group size is given, gptq with a calibration, else ls; for GGUF the type of the bits]
     #[arg(long, value_name = "M")]

@@ -8,7 +8,7 @@ use crate::affine_read::{exact, span};
 use crate::codebook;
 use crate::{
     CodecError, ReadScratch, Side, bytes_to_f32, check_parts, compare_rows, decode_rows, entropy, ggml,
-    row_bytes, table_bytes, trellis,
+    row_bytes, sign, table_bytes, trellis,
 };
 
 /// Lengths that the parts of a slab may have: codes, scales, offsets, extra.
@@ -65,6 +65,10 @@ pub fn part_lengths(info: &TensorInfo, encoding: &Encoding, rows: u64) -> Option
             return trellis::lengths(info, *encoding, rows).map(PartLengths::Exact);
         }
         Encoding::Ggml(kind) => [kind.row_bytes(info.cols())?, 0, 0, 0],
+        Encoding::Sign(sign) => {
+            let (codes, scales) = sign::row_bytes(sign, usize::try_from(info.cols()).ok()?);
+            [codes as u64, scales as u64, 0, 1]
+        }
         Encoding::Codebook(codebook) => {
             let cols = usize::try_from(info.cols()).ok()?;
             let scales = codebook.group_size.groups(cols).checked_mul(2)? as u64;
@@ -107,6 +111,13 @@ pub fn encoded_bytes(info: &TensorInfo, encoding: &Encoding) -> u64 {
         Encoding::Ggml(kind) => {
             kind.row_bytes(info.cols()).map_or(u64::MAX, |row| row.saturating_mul(info.rows()))
         }
+        Encoding::Sign(sign) => match usize::try_from(info.cols()) {
+            Ok(cols) => {
+                let (codes, scales) = sign::row_bytes(sign, cols);
+                info.rows().saturating_mul((codes as u64).saturating_add(scales as u64))
+            }
+            Err(_) => u64::MAX,
+        },
         Encoding::Codebook(codebook) => {
             let exact = part_lengths(info, encoding, info.rows()).map_or([u64::MAX; 4], PartLengths::limits);
             let tables = table_bytes(codebook).saturating_mul(aq_core::slab_count(info, encoding));
@@ -141,6 +152,7 @@ pub fn check(
             let unused = [("scales", parts.scales), ("offsets", parts.offsets), ("extra", parts.extra)];
             unused.into_iter().try_for_each(|(part, bytes)| exact(part, bytes, 0, row_count))
         }
+        Encoding::Sign(sign) => sign::check_parts(sign, row_len(info, 0, row_count)?, parts, row_count),
         Encoding::Entropy => entropy::check_parts(parts, row_len(info, 0, row_count)?, row_count),
         Encoding::Trellis(encoding) => trellis::check_rows(*encoding, info, parts, row_count),
         Encoding::Ggml(kind) => ggml::check_rows(*kind, info, parts, row_count),
@@ -154,7 +166,7 @@ pub fn check(
 /// # Errors
 /// [`CodecError::PartLength`] when a part ends before the last row, [`CodecError::OutputLength`] when `out` does not
 /// hold exactly the rows, [`CodecError::TooLarge`] when their bytes cannot be counted, [`CodecError::ElementType`]
-/// when raw elements have no conversion, [`CodecError::Damaged`] for entropy-coded parts that no encoder wrote,
+/// when raw elements have no conversion, [`CodecError::Damaged`] for parts of entropy-coded rows or signs that no encoder wrote,
 /// [`CodecError::Side`] for side data that does not fit.
 ///
 /// # Examples
@@ -199,6 +211,10 @@ pub fn decode(
             let cols = row_len(info, first_row, row_count)?;
             let most = slab_rows(info, encoding);
             entropy::decode_rows(parts, cols, most, first, count, &mut scratch.entropy, out)
+        }
+        Encoding::Sign(sign) => {
+            let cols = row_len(info, first_row, row_count)?;
+            sign::decode_rows(sign, cols, parts, (first, count), scratch, out)
         }
         Encoding::Trellis(encoding) => {
             let cols = row_len(info, first_row, row_count)?;

@@ -31,7 +31,7 @@ pub enum CodecError {
         /// Number of rows.
         count: u64,
     },
-    /// A part of entropy-coded rows that no encoder wrote.
+    /// A part of entropy-coded rows, or of rows of signs, that no encoder wrote.
     #[error("{part} are damaged: they do not decode to the rows they should hold")]
     Damaged {
         /// Which part: `codes` or `offsets`.

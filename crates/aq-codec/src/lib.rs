@@ -1,7 +1,7 @@
 //! What the bytes of each codec mean: rows of codes, scales and offsets in, rows of weights out.
 //!
 //! - [`push_row`] appends one row of `affine` codes to an [`EncodedRows`](aq_core::EncodedRows), [`push_codebook_row`] one of
-//!   `codebook` codes; [`seal`] finishes a slab;
+//!   `codebook` codes, [`push_sign_row`] one of `sign` codes; [`seal`] finishes a slab;
 //! - [`decode`] turns any stored slab, or some rows of it, back into `f32`; [`check`] says first whether its parts fit;
 //! - [`encoded_bytes`] is the exact size of a tensor before a weight is read;
 //! - [`entropy::encode_slab`] makes a slab of the codec whose codes are as long as they are surprising;
@@ -26,6 +26,7 @@ pub mod ggml;
 mod low_rank;
 mod rotation;
 mod side;
+mod sign;
 pub mod trellis;
 mod zero_points;
 
@@ -38,4 +39,5 @@ pub use error::CodecError;
 pub use low_rank::{LowRank, MAX_RANK};
 pub use rotation::Rotation;
 pub use side::{Side, side_limit};
+pub use sign::{SignRow, push_sign_row};
 pub use zero_points::{pack_zero_points, unpack_zero_points};

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::CoreError;
 
-/// Bits of one stored code: 2, 3, 4, 5, 6 or 8.
+/// Bits of one stored code: 2, 3, 4, 5, 6 or 8; or 1, for the few strategies and codecs that have such codes.
 ///
 /// ```
 /// use aq_core::BitWidth;
@@ -18,17 +18,20 @@ use crate::CoreError;
 pub struct BitWidth(u8);
 
 impl BitWidth {
-    /// Every width there is, in rising order.
+    /// One bit: a sign.
+    pub const ONE: BitWidth = BitWidth(1);
+
+    /// Every width of codes that stand for more than a sign, in rising order.
     pub const ALL: [BitWidth; 6] =
         [BitWidth(2), BitWidth(3), BitWidth(4), BitWidth(5), BitWidth(6), BitWidth(8)];
 
     /// Checks `bits`.
     ///
     /// # Errors
-    /// [`CoreError::BitWidth`] when `bits` is not 2, 3, 4, 5, 6 or 8.
+    /// [`CoreError::BitWidth`] when `bits` is not 1, 2, 3, 4, 5, 6 or 8.
     pub fn new(bits: u8) -> Result<Self, CoreError> {
         match bits {
-            2..=6 | 8 => Ok(Self(bits)),
+            1..=6 | 8 => Ok(Self(bits)),
             _ => Err(CoreError::BitWidth(bits)),
         }
     }
@@ -203,7 +206,7 @@ mod tests {
     #[test]
     fn widths_and_groups_are_checked() {
         let ok: Vec<u8> = (0..=255).filter(|&b| BitWidth::new(b).is_ok()).collect();
-        assert_eq!(ok, [2, 3, 4, 5, 6, 8]);
+        assert_eq!(ok, [1, 2, 3, 4, 5, 6, 8]);
         assert!(BitWidth::ALL.iter().all(|b| BitWidth::new(b.get()).is_ok()));
         for (size, good) in [(0, true), (8, false), (16, true), (20, false), (1024, true), (1032, false)] {
             assert_eq!(GroupSize::new(size).is_ok(), good, "{size}");

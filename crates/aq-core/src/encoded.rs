@@ -31,6 +31,55 @@ pub struct CodebookEncoding {
     pub group_size: GroupSize,
 }
 
+/// The values that a code of the `sign` codec may stand for, times the scale of its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SignLevels {
+    /// -1 and 1, eight codes a byte.
+    Binary,
+    /// -1, 0 and 1, five codes a byte.
+    Ternary,
+}
+
+impl SignLevels {
+    /// Bits of a code that stands alone: 1 or 2.
+    ///
+    /// ```
+    /// use aq_core::{BitWidth, SignLevels};
+    /// assert_eq!(SignLevels::Binary.bits(), BitWidth::ONE);
+    /// assert_eq!(SignLevels::with_bits(BitWidth::new(2)?), Some(SignLevels::Ternary));
+    /// assert_eq!(SignLevels::with_bits(BitWidth::new(3)?), None);
+    /// # Ok::<(), aq_core::CoreError>(())
+    /// ```
+    pub fn bits(self) -> BitWidth {
+        match self {
+            SignLevels::Binary => BitWidth::ONE,
+            SignLevels::Ternary => BitWidth::ALL[0],
+        }
+    }
+
+    /// Those whose codes have so many bits.
+    pub fn with_bits(bits: BitWidth) -> Option<Self> {
+        [SignLevels::Binary, SignLevels::Ternary].into_iter().find(|levels| levels.bits() == bits)
+    }
+
+    /// Codes in a byte.
+    pub fn codes_per_byte(self) -> usize {
+        match self {
+            SignLevels::Binary => 8,
+            SignLevels::Ternary => 5,
+        }
+    }
+}
+
+/// Parameters of the `sign` codec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SignEncoding {
+    /// What a code may stand for.
+    pub levels: SignLevels,
+    /// Weights that share a scale.
+    pub group_size: GroupSize,
+}
+
 /// Parameters of the `trellis` codec; which table it is, is in every slab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TrellisEncoding {
@@ -47,6 +96,8 @@ pub enum Encoding {
     Affine(AffineEncoding),
     /// Group-wise scale and a small table of values.
     Codebook(CodebookEncoding),
+    /// Group-wise scale and signs, with or without 0.
+    Sign(SignEncoding),
     /// A uniform grid without ends, its codes entropy-coded slab by slab.
     Entropy,
     /// A bit stream read through a sliding window into a table.
@@ -62,6 +113,7 @@ impl Encoding {
             Encoding::Raw => "raw",
             Encoding::Affine(_) => "affine",
             Encoding::Codebook(_) => "codebook",
+            Encoding::Sign(_) => "sign",
             Encoding::Entropy => "entropy",
             Encoding::Trellis(_) => "trellis",
             Encoding::Ggml(kind) => kind.codec(),
@@ -74,6 +126,7 @@ impl Encoding {
             Encoding::Raw | Encoding::Entropy => (None, None),
             Encoding::Affine(affine) => (Some(affine.bits), Some(affine.group_size)),
             Encoding::Codebook(codebook) => (Some(codebook.bits), Some(codebook.group_size)),
+            Encoding::Sign(sign) => (Some(sign.levels.bits()), Some(sign.group_size)),
             Encoding::Trellis(trellis) => (Some(trellis.bits), None),
             Encoding::Ggml(kind) => (Some(kind.bits()), Some(kind.group_size())),
         }

@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CoreError {
     /// Not a code width.
-    #[error("bit width {0} is not one of 2, 3, 4, 5, 6, 8")]
+    #[error("bit width {0} is not one of 1, 2, 3, 4, 5, 6, 8")]
     BitWidth(u8),
     /// Not a group size.
     #[error("group size {0} is neither 0 (whole row) nor a multiple of 8 from 16 to 1024")]

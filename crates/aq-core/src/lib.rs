@@ -23,7 +23,7 @@ pub use bits::{BitWidth, GroupSize, Rate};
 pub use dtype::DType;
 pub use encoded::{
     AffineEncoding, CodebookEncoding, EncodedRows, EncodedSlab, Encoding, MAX_ROW_WEIGHTS, OffsetKind,
-    SLAB_WEIGHTS, SlabParts, TrellisEncoding, slab_count, slab_range, slab_rows,
+    SLAB_WEIGHTS, SignEncoding, SignLevels, SlabParts, TrellisEncoding, slab_count, slab_range, slab_rows,
 };
 pub use error::{CoreError, StrategyError};
 pub use ggml::GgmlType;

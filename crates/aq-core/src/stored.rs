@@ -39,6 +39,7 @@ impl StoredTensor {
             Encoding::Raw => "raw+transform",
             Encoding::Affine(_) => "affine+transform",
             Encoding::Codebook(_) => "codebook+transform",
+            Encoding::Sign(_) => "sign+transform",
             Encoding::Entropy => "entropy+transform",
             Encoding::Trellis(_) => "trellis+transform",
             Encoding::Ggml(kind) => kind.transformed_codec(),

@@ -4,7 +4,7 @@ use std::any::Any;
 
 use half::{bf16, f16};
 
-use crate::{BitWidth, EncodedRows, Encoding, LayerPlan, StrategyError, StrategyId, TensorInfo};
+use crate::{BitWidth, EncodedRows, Encoding, GroupSize, LayerPlan, StrategyError, StrategyId, TensorInfo};
 
 /// A way to quantize a layer. Deterministic for the same input and plan.
 pub trait QuantStrategy: Send + Sync {
@@ -14,9 +14,19 @@ pub trait QuantStrategy: Send + Sync {
     /// Whether the strategy can take the layer at all, by shape and type only.
     fn supports(&self, layer: &TensorInfo) -> bool;
 
-    /// Whether the strategy has codes of that many bits.
-    fn takes(&self, _bits: BitWidth) -> bool {
-        true
+    /// Whether the strategy has codes of that many bits; by default all but those of one bit.
+    fn takes(&self, bits: BitWidth) -> bool {
+        BitWidth::ALL.contains(&bits)
+    }
+
+    /// Weights that share a scale where no number is asked for; by default those of the profile.
+    fn default_group_size(&self) -> Option<GroupSize> {
+        None
+    }
+
+    /// What users are told whenever the strategy is used, in a clause: that it is experimental, and what else there is.
+    fn caveat(&self) -> Option<&'static str> {
+        None
     }
 
     /// How the strategy would store the layer, its bytes and its expected error. Cheap; cannot fail.

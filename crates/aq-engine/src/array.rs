@@ -92,12 +92,12 @@ fn encode(
 ) -> Result<(StoredTensor, Vec<EncodedRows>)> {
     let weights = TensorWeights::new(source, 0);
     let method = strategy(registry, &plan.method)?;
-    if !method.supports(weights.info()) || !method.takes(plan.bits) {
+    if let Some(reason) = registry.refusal(&plan.method, plan.bits) {
+        return Err(EngineError::Config(reason));
+    }
+    if !method.supports(weights.info()) {
         let shape = weights.info().shape();
-        return Err(EngineError::Config(format!(
-            "{} does not take shape {shape:?} at {} bits",
-            plan.method, plan.bits
-        )));
+        return Err(EngineError::Config(format!("{} does not take shape {shape:?}", plan.method)));
     }
     let (stored, _) = estimate(&source.tensors()[0], &Decision::Quantize(plan.clone()), registry)?;
     let inputs = LayerInputs { info: weights.info(), stats: LayerStats::default(), weights: Some(&weights) };

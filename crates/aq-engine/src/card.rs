@@ -45,6 +45,9 @@ pub(crate) fn card(job: &Job, source: &Path, report: &Report) -> String {
         report.tensors.len(),
         report.settings
     );
+    for caveat in &report.caveats {
+        let _ = writeln!(text, "\n`{}` is {}.", caveat.method, caveat.text);
+    }
     // What the whole job stepped down to may be due to the machine.
     for fallback in &report.fallbacks {
         let Some(what) = &fallback.tensor else { continue };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use aq_core::{DType, Decision, Encoding, GgmlType, StoredTensor, TensorInfo};
+use aq_core::{BitWidth, DType, Decision, Encoding, GgmlType, StoredTensor, TensorInfo};
 use aq_io::{IoError, OutputFormat, Source};
 
 use crate::ggml::{self, Family};
@@ -36,6 +36,15 @@ pub(crate) fn check(job: &Job) -> Result<()> {
     ];
     if let Some((option, _)) = options.into_iter().find(|(_, given)| *given) {
         return Err(EngineError::Usage(format!("GGUF has no place for {option}; write .parquet instead")));
+    }
+    let mut widths = job.rules.iter().filter_map(|rule| match rule.spec() {
+        RuleSpec::Quantize { bits, .. } => *bits,
+        _ => None,
+    });
+    if job.bits == BitWidth::ONE || widths.any(|bits| bits == BitWidth::ONE) {
+        let reason =
+            "GGUF is written with types of ggml of 2 bits or more; write .parquet for codes of 1 bit";
+        return Err(EngineError::Usage(reason.into()));
     }
     let rules = job.rules.iter().filter_map(|rule| match rule.spec() {
         RuleSpec::Quantize { method, .. } => method.as_deref(),

@@ -172,10 +172,7 @@ impl Job {
             None => profile.bits(),
         };
         let in_groups = options.group_size.is_some();
-        let group_size = match options.group_size {
-            Some(size) => GroupSize::new(size).map_err(config)?,
-            None => profile.group_size(),
-        };
+        let given_group = options.group_size.map(GroupSize::new).transpose().map_err(config)?;
         let rate = options.rate.map(Rate::new).transpose().map_err(config)?;
         let target = Target::new(options.target_bpw, options.target_size.as_deref())?;
         let by_rate = rate.is_some() || target.is_some();
@@ -203,8 +200,15 @@ impl Job {
         if threads == 0 || threads > 1024 {
             return Err(EngineError::Config(format!("threads {threads} is not between 1 and 1024")));
         }
+        let calibrated = options.calibration.is_some();
+        let own = method.clone().unwrap_or_else(|| registry.default_strategy(bits, calibrated, in_groups));
+        let group_size = given_group.unwrap_or_else(|| registry.default_group(&own, profile));
         let (bits, group_size) = match &method {
-            Some(method) => ggml::numbers(method, options.bits)?.unwrap_or((bits, group_size)),
+            Some(method) => {
+                let nearest = || registry.nearest_width(method, bits);
+                let bits = options.bits.map_or_else(nearest, |_| bits);
+                ggml::numbers(method, options.bits)?.unwrap_or((bits, group_size))
+            }
             None => (bits, group_size),
         };
         let job = Self {

@@ -12,6 +12,7 @@ mod blocks;
 mod calibrate;
 mod calibration;
 mod card;
+mod caveat;
 mod compare;
 mod config;
 mod convert;
@@ -64,6 +65,7 @@ pub use allocation::Sensitivity;
 pub use aq_search::SearchOptions;
 pub use array::quantize_array;
 pub use calibrate::{Calibrated, CalibratedLayer, calibrate};
+pub use caveat::Caveat;
 pub use compare::{ModelComparison, TensorComparison, compare};
 pub use config::{
     Environment, config_template, option_names, read_config, read_environment, read_options, schema,

@@ -74,6 +74,8 @@ fn merged(mut whole: Report, more: Report) -> Report {
     whole.elapsed_s += more.elapsed_s;
     whole.peak_rss_bytes = whole.peak_rss_bytes.max(more.peak_rss_bytes);
     whole.fallbacks.extend(more.fallbacks);
+    let caveats = more.caveats.into_iter().filter(|caveat| !whole.caveats.contains(caveat));
+    whole.caveats.extend(caveats.collect::<Vec<_>>());
     whole.tensors.extend(more.tensors);
     if let (Some(details), Some(more)) = (&mut whole.details, more.details) {
         details.merge(more);

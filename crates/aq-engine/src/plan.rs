@@ -209,20 +209,22 @@ fn decide(
             }
             let method = method.as_deref().map(|m| registry.resolve(m)).transpose()?;
             let rate = rate.or(if bits.is_none() { job.rate } else { None });
-            let (bits, size) = (bits.unwrap_or(job.bits), group_size.unwrap_or(job.group_size));
-            (method, bits, rate, size, rate.is_none() && in_groups(*group_size))
+            let nearest = |method| registry.nearest_width(method, job.bits);
+            let bits = bits.unwrap_or_else(|| method.as_ref().map_or(job.bits, nearest));
+            (method, bits, rate, *group_size, rate.is_none() && in_groups(*group_size))
         }
-        None => (None, job.bits, job.rate, job.group_size, job.in_groups),
+        None => (None, job.bits, job.rate, None, job.in_groups),
     };
     let of_rule = rule.is_some_and(|r| matches!(r.spec(), RuleSpec::Quantize { bits: Some(_), .. }));
     let kind = kind.map(|&kind| if of_rule { ggml::of_bits(bits) } else { kind });
     let method = method.or_else(|| job.method.clone()).or_else(|| kind.map(|k| StrategyId::new(k.method())));
     let method =
         method.unwrap_or_else(|| registry.default_strategy(bits, job.calibration.is_some(), in_groups));
+    let asked = group_size.or(job.in_groups.then_some(job.group_size));
+    let group_size = asked.unwrap_or_else(|| registry.default_group(&method, job.profile));
     let is_block_type = GgmlType::from_name(method.as_str()).is_some();
-    if !is_block_type && !registry.get(&method).is_none_or(|s| s.takes(bits)) {
-        let name = info.name();
-        return Err(EngineError::Config(format!("tensor {name:?}: {method} has no codes of {bits} bits")));
+    if let Some(reason) = registry.refusal(&method, bits).filter(|_| !is_block_type) {
+        return Err(EngineError::Config(format!("tensor {:?}: {reason}", info.name())));
     }
     let supported = registry.get(&method).is_some_and(|s| s.supports(info));
     if !supported && !is_block_type {

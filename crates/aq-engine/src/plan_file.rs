@@ -187,8 +187,8 @@ impl Row {
         }
         let plan = self.layer(info, seed, job, registry)?;
         let strategy = registry.get(&plan.method).ok_or_else(|| format!("unknown method {}", plan.method))?;
-        if !strategy.takes(plan.bits) {
-            return Err(format!("{} has no codes of {} bits", plan.method, plan.bits));
+        if let Some(reason) = registry.refusal(&plan.method, plan.bits) {
+            return Err(reason);
         }
         let possible =
             info.dtype().is_float() && info.elements() > 0 && info.cols() <= aq_core::MAX_ROW_WEIGHTS;
@@ -205,9 +205,13 @@ impl Row {
         job: &Job,
         registry: &Registry,
     ) -> Result<LayerPlan, String> {
-        let bits = self.bits.unwrap_or(job.bits);
+        let mut bits = self.bits.unwrap_or(job.bits);
         let method = match &self.method {
-            Some(name) => registry.resolve(name).map_err(|e| e.to_string())?,
+            Some(name) => {
+                let method = registry.resolve(name).map_err(|e| e.to_string())?;
+                bits = self.bits.unwrap_or_else(|| registry.nearest_width(&method, bits));
+                method
+            }
             None => registry.default_strategy(bits, job.calibration.is_some(), self.group_size.is_some()),
         };
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
@@ -221,11 +225,13 @@ impl Row {
             Some(value @ Value::Object(_)) => LowRankPlan::deserialize(value).map_err(|e| e.to_string())?,
             Some(value) => LowRankPlan::parse(&text(value)).ok_or("its low rank is none that there is")?,
         };
+        let asked = self.group_size.or(job.in_groups.then_some(job.group_size));
+        let group_size = asked.unwrap_or_else(|| registry.default_group(&method, job.profile));
         let rotation = self.rotation.unwrap_or(job.rotation);
         Ok(LayerPlan {
             method,
             bits,
-            group_size: self.group_size.unwrap_or(job.group_size),
+            group_size,
             gain: self.gain.unwrap_or(job.gain),
             rate: self.rate,
             rotation: rotation.then(|| xxh3_64_with_seed(info.name().as_bytes(), seed)),

@@ -13,7 +13,7 @@ use crate::plan_file::row;
 use crate::registry::Registry;
 use crate::run::Opened;
 use crate::target::Sizing;
-use crate::{Job, Progress, Result, destination};
+use crate::{Job, Progress, Result, caveat, destination};
 
 /// The plan of a job as the JSON object of `aq plan --json`, without the work. Weights are read only where there is a calibration, or a
 /// target that needs to know their errors.
@@ -53,6 +53,7 @@ fn plan_model(
 ) -> Result<Value> {
     let source = &*model.source;
     let mut plan = make_plan(source.path(), source.tensors(), job, registry)?;
+    caveat::tell(&plan.plan, registry, progress);
     let calibration = Calibration::read(job.calibration.as_deref(), source.tensors(), progress)?;
     let opened = Opened { job, registry, cancel, model, source, calibration: &calibration };
     let mut sizing = Sizing::new(&opened, &mut plan, true, progress)?;
@@ -86,6 +87,7 @@ fn plan_json(opened: &Opened<'_>, model: &ModelPlan, sizing: &Sizing) -> Result<
         "architecture": model.architecture.map(Architecture::id),
         "seed": model.seed,
         "layers": layers,
+        "caveats": caveat::json(&caveat::all(&model.plan, opened.registry)),
         "bytes_estimate": bytes,
         "bits_per_weight_estimate": bytes as f64 * 8.0 / params.max(1) as f64,
         "allocation_gap": sizing.gap(),

@@ -1,7 +1,8 @@
 //! The strategies a job can choose from.
 
-use aq_core::{BitWidth, QuantStrategy, StrategyId};
+use aq_core::{BitWidth, GroupSize, QuantStrategy, StrategyId};
 
+use crate::profile::Profile;
 use crate::{EngineError, Result};
 
 /// Strategies in a fixed order, found by id.
@@ -47,10 +48,47 @@ impl Registry {
         })
     }
 
+    /// `wanted` where `method` has codes of that width, else the width nearest to it that it has, the narrower one of two.
+    ///
+    /// ```
+    /// use aq_core::{BitWidth, StrategyId};
+    /// let registry = aq_engine::Registry::default();
+    /// let width = |method, wanted| registry.nearest_width(&StrategyId::new(method), wanted).get();
+    /// let three = BitWidth::new(3)?;
+    /// assert_eq!([width("ls", three), width("nf4", three), width("binary", three)], [3, 4, 1]);
+    /// # Ok::<(), aq_core::CoreError>(())
+    /// ```
+    pub fn nearest_width(&self, method: &StrategyId, wanted: BitWidth) -> BitWidth {
+        let Some(strategy) = self.get(method) else { return wanted };
+        let all = std::iter::once(BitWidth::ONE).chain(BitWidth::ALL);
+        let taken = all.filter(|&bits| strategy.takes(bits));
+        taken.min_by_key(|bits| bits.get().abs_diff(wanted.get())).unwrap_or(wanted)
+    }
+
+    /// Weights that share a scale under `method` where no number is asked for: the profile's, or its own.
+    pub(crate) fn default_group(&self, method: &StrategyId, profile: Profile) -> GroupSize {
+        let own = self.get(method).and_then(|strategy| strategy.default_group_size());
+        own.unwrap_or_else(|| profile.group_size())
+    }
+
+    /// Why `method` cannot have codes of `bits` bits, and what to do; `None` where it can or is not known.
+    pub(crate) fn refusal(&self, method: &StrategyId, bits: BitWidth) -> Option<String> {
+        let strategy = self.get(method)?;
+        if strategy.takes(bits) {
+            return None;
+        }
+        Some(match bits {
+            BitWidth::ONE => format!(
+                "{method} has no codes of 1 bit; use binary (experimental), or entropy, whose results are better at the same size"
+            ),
+            bits => format!("{method} has no codes of {bits} bits; use {}", self.nearest_width(method, bits)),
+        })
+    }
+
     /// The strategy used when none is named: the one that the end-to-end scores of the example models favour (`docs/methods.md`).
     ///
     /// `in_groups` says that a group size was asked for, which `entropy` does not have. Without calibration, from 5 bits on, nothing is
-    /// lost with codes that can be used as they lie in the file.
+    /// lost with codes that can be used as they lie in the file. Codes of one bit are those of `binary`.
     ///
     /// ```
     /// use aq_core::BitWidth;
@@ -63,6 +101,9 @@ impl Registry {
     /// # Ok::<(), aq_core::CoreError>(())
     /// ```
     pub fn default_strategy(&self, bits: BitWidth, is_calibrated: bool, in_groups: bool) -> StrategyId {
+        if bits == BitWidth::ONE {
+            return StrategyId::new("binary");
+        }
         StrategyId::new(match (in_groups, is_calibrated) {
             (true, true) => "gptq",
             (true, false) => "ls",

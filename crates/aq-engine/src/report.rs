@@ -25,6 +25,7 @@ pub(crate) use page::Page;
 
 use crate::activations;
 use crate::blocks::TensorQuality;
+use crate::caveat::{self, Caveat};
 
 /// One line of the report: a tensor, its sizes and its error.
 #[derive(Debug, Clone)]
@@ -170,6 +171,8 @@ pub struct Report {
     pub peak_rss_bytes: u64,
     /// Steps down.
     pub fallbacks: Vec<Fallback>,
+    /// What users should know of the methods in use.
+    pub caveats: Vec<Caveat>,
     /// Every tensor, in output order.
     pub tensors: Vec<TensorReport>,
     /// What was measured for a report file; `None` without one.
@@ -253,6 +256,7 @@ impl Report {
             "output_error": self.output_error().map(|(mean, max)| json!({"mean": mean, "max": max})),
             "fallbacks": self.fallbacks.iter().map(|f| json!({
                 "tensor": f.tensor, "from": f.from, "to": f.to, "reason": f.reason})).collect::<Vec<_>>(),
+            "caveats": caveat::json(&self.caveats),
             "tensors": self.tensors.iter().map(TensorReport::json).collect::<Vec<_>>(),
         });
         if let Some(details) = &self.details {

@@ -28,7 +28,7 @@ use crate::slab::TensorTask;
 use crate::target::Sizing;
 use crate::tasks::{make_layers, make_tasks, plan_budget};
 use crate::weights::TensorWeights;
-use crate::{EngineError, Job, Progress, Result, destination, metadata, packed, pipeline, verify};
+use crate::{EngineError, Job, Progress, Result, caveat, destination, metadata, packed, pipeline, verify};
 
 /// Quantizes a model: opens it, plans, encodes every slab, reads the result back, moves it into place.
 ///
@@ -69,6 +69,7 @@ pub(crate) fn run_model(
     if plan.architecture.is_none() {
         progress.warn("unknown architecture: only the generic rule decides which tensors are quantized");
     }
+    caveat::tell(&plan.plan, registry, progress);
     let tensors = model.source.tensors();
     let casts = plan.casts(tensors);
     let mut calibration = Calibration::read(job.calibration.as_deref(), tensors, progress)?;
@@ -285,6 +286,7 @@ fn report(
         elapsed_s: started.elapsed().as_secs_f64(),
         peak_rss_bytes: memory::peak_rss(),
         fallbacks,
+        caveats: caveat::all(&plan.plan, opened.registry),
         tensors: written.tensors.clone(),
         details: None,
     }

@@ -244,6 +244,9 @@ fn reserve(rows: &mut EncodedRows, encoding: &Encoding, cols: usize, count: usiz
             let scales = codebook.group_size.groups(cols) * 2;
             (codebook.bits.packed_len(cols), scales, aq_codec::table_bytes(codebook) as usize)
         }
+        Encoding::Sign(sign) => {
+            (cols.div_ceil(sign.levels.codes_per_byte()), sign.group_size.groups(cols) * 2, 0)
+        }
         Encoding::Ggml(kind) => (kind.row_bytes(cols as u64).unwrap_or(0) as usize, 0, 0),
         _ => return,
     };

@@ -47,7 +47,7 @@ impl QuantStrategy for Codebook {
     }
 
     fn takes(&self, bits: BitWidth) -> bool {
-        bits.get() <= 4
+        (2..=4).contains(&bits.get())
     }
 
     fn estimate(&self, layer: &TensorInfo, _: &LayerStats<'_>, plan: &LayerPlan) -> Estimate {

@@ -9,6 +9,8 @@
 use aq_kernels::affine::min_max;
 use aq_kernels::encode::Extremes;
 
+use crate::grid::round;
+
 /// Weights of this magnitude need no power of two before their parameters are found: `[2^-20, 2^20)`.
 const USUAL: std::ops::Range<i32> = -20..20;
 /// Exponents of the normal f16 numbers up to `2^14`, which leaves room for the gain.
@@ -59,6 +61,21 @@ pub(crate) fn stored_exponent(scales: &[f32], offsets: &[f32], exponent: i32) ->
         return 0;
     }
     (largest - (NORMAL.end - 1)).clamp(-126, 127)
+}
+
+/// Brings a row and the scales of its groups from a factor of `2^exponent` to the one that is stored, rounds the scales to f16 and returns
+/// that exponent. No scale times `largest`, the largest value of a code, decodes to more than `f32` has.
+pub(crate) fn round_scales(row: &mut [f32], scales: &mut [f32], largest: f32, exponent: i32) -> i32 {
+    let stored = stored_exponent(scales, &[], exponent);
+    multiply(row, exponent - stored);
+    multiply(scales, exponent - stored);
+    let most = limit(stored) / f64::from(largest);
+    for scale in scales {
+        let nearest = round(*scale);
+        let fits = f64::from(nearest) <= most;
+        *scale = if fits { nearest } else { round((most * (1.0 - 2f64.powi(-9))) as f32) };
+    }
+    stored
 }
 
 /// Multiplies by `2^exponent`, rounding once.

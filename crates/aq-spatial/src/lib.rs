@@ -8,6 +8,7 @@
 //! | `entropy` | [`Entropy`] | a grid without ends, entropy-coded at any rate | nothing |
 //! | `trellis`, `trellis6` | [`TrellisCoded`] | values picked by a window over the codes, which are chosen together | nothing |
 //! | `codebook` | [`Codebook`] | a table trained on the layer, the scale of least squared error | the table, once a slab |
+//! | `binary`, `ternary` | [`Sign`] | -1 and 1, or -1, 0 and 1, and the scale of least squared error; experimental | nothing |
 //! | `hqq` | [`Hqq`] | a grid as wide as its range, shifted for the least `abs(error)^0.7` | f16 offset |
 //! | `nf4` | [`Nf4`] | the table of NormalFloat up to its largest magnitude | the table, once a slab |
 //! | `int8`, `convrot` | [`Int8`] | signed bytes up to the largest magnitude of the row, plain or rotated as ComfyUI does | nothing |
@@ -55,6 +56,7 @@ mod minmax;
 mod octave;
 mod plain;
 mod row;
+mod sign;
 mod smoothing;
 mod transform;
 mod trellis;
@@ -70,6 +72,7 @@ pub use hqq::Hqq;
 pub use int8::Int8;
 pub use ls::LeastSquares;
 pub use minmax::MinMax;
+pub use sign::Sign;
 pub use smoothing::Smoothing;
 pub use transform::{MAX_LOW_RANK_WEIGHTS, Transformed, estimate};
 pub use trellis::TrellisCoded;
@@ -86,6 +89,8 @@ pub fn strategies() -> Vec<Box<dyn QuantStrategy>> {
         Box::new(Codebook),
         Box::new(Nf4),
         Box::new(Hqq),
+        Box::new(Sign::BINARY),
+        Box::new(Sign::TERNARY),
         Box::new(Int8::PLAIN),
         Box::new(Int8::ROTATED),
     ];

@@ -151,7 +151,27 @@ def decode_trellis(row, cols):
     return out
 
 
-DECODERS = {"affine": decode_rows, "codebook": decode_rows, "trellis": decode_trellis}
+def decode_signs(row, cols):
+    """The f32 weights of one slab of codec "sign"."""
+    rows, bits = row["row_count"], row["bits"]
+    group = row["group_size"] or cols
+    codes = np.frombuffer(row["codes"], np.uint8).reshape(rows, -1)
+    if bits == 1:
+        assert codes.shape[1] == -(-cols // 8)
+        values = np.unpackbits(codes, axis=1, bitorder="little").astype(np.float32) * 2 - 1
+    else:
+        assert codes.shape[1] == -(-cols // 5) and codes.max() <= 242
+        values = np.stack([codes // 3**k % 3 for k in range(5)], -1).reshape(rows, -1).astype(np.float32) - 1
+    scales = np.frombuffer(row["scales"], "<f2").astype(np.float32).reshape(rows, -(-cols // group))
+    assert row["offsets"] == b""
+    out = values[:, :cols] * np.repeat(scales, group, 1)[:, :cols]
+    if row["extra"]:
+        exponent = np.frombuffer(row["extra"], np.int8).astype(np.int32)
+        out = np.ldexp(out, exponent[:, None]).astype(np.float32)
+    return out
+
+
+DECODERS = {"affine": decode_rows, "codebook": decode_rows, "sign": decode_signs, "trellis": decode_trellis}
 
 
 def check_sum(row):

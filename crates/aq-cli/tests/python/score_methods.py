@@ -1,7 +1,7 @@
 """Methods by bits: errors and end-to-end scores of a model, as the Markdown table of docs/methods.md.
 
   AQ_BIN=target/release/aq python crates/aq-cli/tests/python/score_methods.py [FOLDER]
-      [--methods ls gptq ...] [--bits 2 3 4] [--rates 1.6 2.1 ...] [--uncalibrated-rates 2.5 ...]
+      [--methods ls gptq ...] [--bits 2 3 4] [--group 64] [--rates 1.6 2.1 ...] [--uncalibrated-rates 2.5 ...]
 
 FOLDER is docs/models/digits-dit when none is given, or a folder of a model zoo (scoring.py says what it has). Needs numpy
 only. Methods that take calibration see three quarters of the rows of calib.safetensors; output errors and slopes are means
@@ -38,23 +38,23 @@ class Case(NamedTuple):
         return ["--method", self.method, *bits, *group, "--gain", self.gain]
 
 
-def cases(known, bits, rates, uncalibrated_rates):
+def cases(known, bits, rates, uncalibrated_rates, size=GROUP):
     """Without calibration first, then with it; a group of None is a codec without groups."""
     known = [method for method in known if method != "numpy-gptq"]
     for b in bits:
         for method in known:
             if method not in ("gptq", "entropy"):
-                yield Case(method, b, calibrated=False)
+                yield Case(method, b, size, calibrated=False)
         if "minmax" in known and b in SMALL_GROUPS:
             yield Case("minmax", b, SMALL_GROUPS[b], calibrated=False)
         for method in known if b == "2" else ():
             if method in ("minmax", "ls"):
-                yield Case(method, b, gain="off", calibrated=False)
+                yield Case(method, b, size, gain="off", calibrated=False)
         if "entropy" in known:
             yield Case("entropy", b, None, calibrated=False)
         for method in known:
             if method not in ("minmax", "entropy"):
-                yield Case(method, b)
+                yield Case(method, b, size)
     for rate in uncalibrated_rates if "entropy" in known else ():
         yield Case("entropy", rate, None, calibrated=False)
     for rate in rates if "entropy" in known else ():
@@ -109,13 +109,14 @@ def main():
     parser.add_argument("--bits", nargs="*", default=["2", "3", "4"])
     parser.add_argument("--rates", nargs="*", default=["1.0", "1.5", "1.6", "2.0", "2.1", "2.5", "3.0", "4.0"])
     parser.add_argument("--uncalibrated-rates", nargs="*", default=[], help="rates of entropy without calibration too")
+    parser.add_argument("--group", type=int, default=GROUP, help="weights that share a scale; 0 for whole rows")
     args = parser.parse_args()
     wanted = args.methods or [*methods(), "numpy-gptq"]
     with tempfile.TemporaryDirectory() as work:
         model = Model(args.folder, work)
         table = Table(model)
         table.original()
-        for case in cases(wanted, args.bits, args.rates, args.uncalibrated_rates):
+        for case in cases(wanted, args.bits, args.rates, args.uncalibrated_rates, args.group):
             try:
                 table.measured(case, *model.quantize(case.options(), case.calibrated))
             except RuntimeError as error:

@@ -98,7 +98,7 @@ def test_arrow_file_holds_the_same_rows_aligned(parquet, tmp_path):
 
 
 CASES = [(method, bits) for method in ("minmax", "ls") for bits in (2, 3, 4, 5, 6, 8)]
-CASES += [("codebook", 2), ("codebook", 3), ("codebook", 4), ("nf4", 4)]
+CASES += [("codebook", 2), ("codebook", 3), ("codebook", 4), ("nf4", 4), ("binary", 1), ("ternary", 2)]
 CASES += [(method, bits) for method in ("trellis", "trellis6") for bits in (2, 3, 4, 6)]
 
 
@@ -117,15 +117,15 @@ def test_the_documented_decoder_equals_dequantize(bits, method, tmp_path):
             assert np.array_equal(decoded[name], array), name
 
 
-@pytest.mark.parametrize("method,bits", [("ls", 3), ("codebook", 2)])
-def test_the_documented_decoder_undoes_a_rotation_and_adds_a_low_rank_part(method, bits, tmp_path):
+@pytest.mark.parametrize("method,bits,codec", [("ls", 3, "affine"), ("codebook", 2, "codebook"), ("ternary", 2, "sign")])
+def test_the_documented_decoder_undoes_a_rotation_and_adds_a_low_rank_part(method, bits, codec, tmp_path):
     model = write_model(tmp_path / "model.safetensors", {"a.weight": (1500, 1152), "b.weight": (40, 24, 3, 3)})
     out, back = tmp_path / "q.parquet", tmp_path / "q.safetensors"
     aq("quantize", model, "-o", out, "--bits", bits, "--method", method, "--rotation", "on", "--seed", 3, "--low-rank", 4,
        "--quiet")
     aq("dequantize", out, "-o", back, "--dtype", "f32")
     table = pq.read_table(out)
-    assert set(table["codec"].to_pylist()) == {f"{'affine' if method == 'ls' else 'codebook'}+transform"}
+    assert set(table["codec"].to_pylist()) == {f"{codec}+transform"}
     decoded = native_format.read(table)
     for name, array in load_safetensors(back).items():
         assert np.array_equal(decoded[name], array), name
@@ -135,9 +135,11 @@ def test_the_example_of_the_document_reads_a_file(tmp_path):
     text = (DIGITS.parents[1] / "format.md").read_text()
     example = {}
     exec(text[text.index("```python") + len("```python"):text.rindex("```")], example)
-    for options in (["--method", "ls"], ["--method", "minmax"], ["--method", "codebook", "--rotation", "on"]):
+    three = ["--bits", 3, "--method"]
+    signs = [["--method", "binary"], ["--method", "ternary", "--group-size", 40]]
+    for options in ([*three, "ls"], [*three, "minmax"], [*three, "codebook", "--rotation", "on"], *signs):
         out, back = tmp_path / "q.parquet", tmp_path / "q.safetensors"
-        aq("quantize", DIGITS, "-o", out, "--bits", 3, *options, "--force", "--quiet")
+        aq("quantize", DIGITS, "-o", out, *options, "--force", "--quiet")
         aq("dequantize", out, "-o", back, "--dtype", "f32", "--force")
         expected = load_safetensors(back)
         for name, array in example["tensors"](out).items():

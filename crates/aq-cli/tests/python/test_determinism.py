@@ -42,7 +42,7 @@ def samples(tmp_path_factory):
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow", ""], ids=["parquet", "arrow", "folder"])
-@pytest.mark.parametrize("settings", ["2 ls 64", "4 ls 128", "3 minmax 0", "8 minmax 40", "3 gptq 64", "2 entropy 0", "3 codebook 64", "2 hqq 128", "2 trellis 0"])
+@pytest.mark.parametrize("settings", ["2 ls 64", "4 ls 128", "3 minmax 0", "8 minmax 40", "3 gptq 64", "2 entropy 0", "3 codebook 64", "2 hqq 128", "2 trellis 0", "1 binary 64", "2 ternary 0"])
 @pytest.mark.parametrize("name", ["digits", "wide"])
 def test_same_bytes(name, settings, suffix, wide_model, samples, tmp_path):
     model = DIGITS if name == "digits" else wide_model

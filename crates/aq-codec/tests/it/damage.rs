@@ -2,8 +2,8 @@
 
 use aq_codec::{CodecError, ReadScratch, check, decode, encoded_bytes};
 use aq_core::{
-    AffineEncoding, BitWidth, CodebookEncoding, DType, Encoding, GroupSize, OffsetKind, SlabParts,
-    TensorInfo, TrellisEncoding,
+    AffineEncoding, BitWidth, CodebookEncoding, DType, Encoding, GroupSize, OffsetKind, SignEncoding,
+    SignLevels, SlabParts, TensorInfo, TrellisEncoding,
 };
 use proptest::prelude::*;
 
@@ -21,6 +21,11 @@ fn codebook(bits: usize, group: u32) -> Encoding {
     Encoding::Codebook(CodebookEncoding { bits: BitWidth::ALL[bits], group_size })
 }
 
+fn sign(bits: usize, group: u32) -> Encoding {
+    let levels = if bits == 0 { SignLevels::Binary } else { SignLevels::Ternary };
+    Encoding::Sign(SignEncoding { levels, group_size: GroupSize::new(group).expect("a valid size") })
+}
+
 fn tensor(shape: &[u64], dtype: DType) -> TensorInfo {
     TensorInfo::new("w", shape.to_vec(), dtype).expect("a valid shape")
 }
@@ -31,7 +36,7 @@ proptest! {
         bits in 0usize..6,
         group in prop::sample::select(vec![0u32, 16, 128]),
         zero_point: bool,
-        codec in 0usize..5,
+        codec in 0usize..6,
         shape in prop::collection::vec(prop_oneof![0u64..70, Just(1u64 << 20)], 0..3),
         bytes in prop::collection::vec(any::<u8>(), 0..400),
         cuts in prop::array::uniform3(0usize..400),
@@ -39,9 +44,9 @@ proptest! {
         first in prop_oneof![0u64..5, any::<u64>()],
     ) {
         let offset = if zero_point { OffsetKind::ZeroPoint } else { OffsetKind::F16 };
-        let codebook = codebook(bits % 3, group);
+        let (codebook, sign) = (codebook(bits % 3, group), sign(bits % 2, group));
         let encoding =
-            [affine(bits, group, offset), Encoding::Raw, Encoding::Entropy, trellis(bits), codebook][codec];
+            [affine(bits, group, offset), Encoding::Raw, Encoding::Entropy, trellis(bits), codebook, sign][codec];
         let info = tensor(&shape, DType::BF16);
         let cut = |i: usize| &bytes[..cuts[i].min(bytes.len())];
         let parts = SlabParts { codes: &bytes, scales: cut(0), offsets: cut(1), extra: cut(2), ..SlabParts::default() };

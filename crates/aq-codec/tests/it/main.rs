@@ -9,4 +9,5 @@ mod entropy_case;
 mod entropy_damage;
 mod ggml;
 mod side;
+mod sign;
 mod trellis;

@@ -62,8 +62,9 @@ pub(crate) fn options(
     } else {
         let takes = |bits: &BitWidth| registry.get(&base.method).is_some_and(|s| s.takes(*bits));
         let sizes = group_sizes(base, job);
-        let pairs = BitWidth::ALL.into_iter().filter(takes).flat_map(|b| sizes.iter().map(move |&g| (b, g)));
-        let narrowest = BitWidth::ALL.into_iter().find(takes);
+        let widths = || std::iter::once(BitWidth::ONE).chain(BitWidth::ALL).filter(takes);
+        let pairs = widths().flat_map(|b| sizes.iter().map(move |&g| (b, g)));
+        let narrowest = widths().next();
         let one = |(bits, group_size): (BitWidth, GroupSize)| {
             let plan = LayerPlan { bits, group_size, rate: None, ..base.clone() };
             let is_measured = bits.get() <= WIDEST_MEASURED || Some(bits) == narrowest;

@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn wrong_values_and_doubtful_names_are_told() {
         let error = read(&[("AQ_BITS", "many")]).expect_err("refused");
-        assert_eq!(error.to_string(), "AQ_BITS: expected 2, 3, 4, 5, 6 or 8, found \"many\"");
+        assert_eq!(error.to_string(), "AQ_BITS: expected 1, 2, 3, 4, 5, 6 or 8, found \"many\"");
         let doubts =
             read(&[("AQ_BITTS", "3"), ("AQ_SIMD", "scalar"), ("AQ_WHATEVER", "x")]).expect("read").doubts;
         assert_eq!(doubts, ["the variable AQ_BITTS means nothing; did you mean AQ_BITS?"]);

@@ -103,7 +103,7 @@ pub(super) static KEYS: &[Key] = &[
     })
     .alias(&["deployment_profile"])
     .default(|p| Some(p.name().into())),
-    key(QUANTIZATION, "bits", Kind::OneOf(&[2, 3, 4, 5, 6, 8]), "4", "Bits of a code: 2, 3, 4, 5, 6 or 8.", |o, v| put(&mut o.bits, whole(v)))
+    key(QUANTIZATION, "bits", Kind::OneOf(&[1, 2, 3, 4, 5, 6, 8]), "4", "Bits of a code: 2, 3, 4, 5, 6 or 8; experimental: 1.", |o, v| put(&mut o.bits, whole(v)))
         .alias(&["bit_width"])
         .default(|p| Some(p.bits().to_string())),
     key(
@@ -119,7 +119,7 @@ pub(super) static KEYS: &[Key] = &[
         "method",
         Kind::Text,
         "entropy",
-        "How codes and scales are chosen: minmax, ls, gptq, entropy, trellis, trellis6, codebook, nf4, hqq, or any registered strategy; for GGUF a type of ggml or a mixture such as q4_k_m. By \
+        "How codes and scales are chosen: minmax, ls, gptq, entropy, trellis, trellis6, codebook, nf4, hqq, the experimental binary and ternary, or any registered strategy; for GGUF a type of ggml or a mixture such as q4_k_m. By \
          default entropy up to 4 bits and with a calibration, else ls; where a group size is given, gptq with a calibration, else ls.",
         |o, v| put(&mut o.method, text(v)),
     ),

@@ -135,6 +135,8 @@ impl Page {
                 format_size(report.peak_rss_bytes)
             ),
         ));
+        facts
+            .extend(report.caveats.iter().map(|c| fact("experimental", c.method.to_string(), c.text.into())));
         let rows = report.tensors.iter().map(Row::of_report).collect();
         let architecture = report.architecture.as_deref().unwrap_or("unknown architecture");
         Self {

@@ -18,6 +18,7 @@ fn a_weight_that_is_not_finite_is_named() {
             ("out", "hqq"),
             ("a.parquet", "entropy"),
             ("b.parquet", "codebook"),
+            ("c.parquet", "ternary"),
         ];
         for (name, method) in jobs {
             let options = JobOptions { method: Some(method.into()), ..fixture.options(name) };

@@ -31,6 +31,8 @@ fn resources_never_change_a_byte() {
         ("codebook", 3, false),
         ("codebook", 2, true),
         ("hqq", 2, false),
+        ("binary", 1, false),
+        ("ternary", 2, true),
     ];
     for (method, bits, rotation) in cases {
         let base = |name: &str| JobOptions {
@@ -84,6 +86,8 @@ fn the_report_says_what_a_comparison_of_the_file_says() {
         ("entropy", 2, true),
         ("codebook", 4, true),
         ("trellis", 3, true),
+        ("binary", 1, true),
+        ("ternary", 2, false),
     ] {
         let options = JobOptions {
             method: Some(method.into()),

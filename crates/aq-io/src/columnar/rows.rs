@@ -5,7 +5,7 @@ use std::path::Path;
 
 use aq_core::{
     AffineEncoding, BitWidth, CodebookEncoding, DType, Encoding, GgmlType, GroupSize, MAX_ROW_WEIGHTS,
-    OffsetKind, StoredTensor, TensorInfo, TrellisEncoding, slab_range,
+    OffsetKind, SignEncoding, SignLevels, StoredTensor, TensorInfo, TrellisEncoding, slab_range,
 };
 
 use super::side::{fit, limits};
@@ -86,6 +86,12 @@ fn encoding(codec: &str, bits: i64, group_size: i64, dtype: DType) -> Option<Enc
     }
     let bits = BitWidth::new(u8::try_from(bits).ok()?).ok()?;
     let group_size = GroupSize::new(u32::try_from(group_size).ok()?).ok()?;
+    if codec == "sign" {
+        return SignLevels::with_bits(bits).map(|levels| Encoding::Sign(SignEncoding { levels, group_size }));
+    }
+    if !BitWidth::ALL.contains(&bits) {
+        return None;
+    }
     if let Some(kind) = GgmlType::from_codec(codec) {
         return ((bits, group_size) == (kind.bits(), kind.group_size())).then_some(Encoding::Ggml(kind));
     }

@@ -14,11 +14,11 @@ Path = str | os.PathLike[str]
 class Options(TypedDict, total=False):
     """What `quantize` takes by name: the options of the command, with underscores. None leaves one open."""
 
-    #: Bits of a code: 2, 3, 4, 5, 6 or 8.
+    #: Bits of a code: 2, 3, 4, 5, 6 or 8; experimental: 1.
     bits: int | None
     #: Weights that share a scale; 0 or `row` for a whole row.
     group_size: int | str | None
-    #: `minmax`, `ls`, `gptq`, `entropy`, `trellis` or any other strategy.
+    #: `minmax`, `ls`, `gptq`, `entropy`, `trellis`, the experimental `binary` and `ternary`, or any other strategy.
     method: str | None
     #: `edge`, `local` or `cloud`.
     profile: str | None

@@ -8,6 +8,7 @@ import arrow_quant as aq
 
 @pytest.mark.parametrize("method,bits,limit", [
     ("ls", 4, 0.008), ("minmax", 8, 1e-4), ("entropy", 4, 0.007), ("trellis", 2, 0.09), ("codebook", 4, 0.009), ("nf4", 4, 0.012),
+    ("binary", 1, 0.6),
 ])
 def test_every_codec(random, method, bits, limit):
     weights = random.standard_normal((256, 512))
@@ -17,6 +18,15 @@ def test_every_codec(random, method, bits, limit):
     assert ((weights - back) ** 2).mean() < limit
     assert q.bits_per_weight == 8 * q.nbytes / weights.size
     assert bits <= q.bits_per_weight < bits + 1 or method == "entropy"
+
+
+def test_ternary_codes_take_less_than_two_bits(random):
+    weights = random.standard_normal((64, 1280))
+    q = aq.quantize_array(weights, method="ternary", group_size=0, gain=False)
+    assert (q.codec, q.bits, q.bits_per_weight) == ("sign", 2, 1.6125)
+    assert ((weights - q.dequantize()) ** 2).mean() < 0.195
+    with pytest.raises(aq.ConfigError, match="no codes of 4 bits; use 2"):
+        aq.quantize_array(weights, method="ternary", bits=4)
 
 
 def test_more_dimensions_and_several_slabs(random):

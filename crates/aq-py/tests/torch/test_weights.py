@@ -30,9 +30,9 @@ def test_affine_weights_stay_as_stored(bits, method, cols, group):
 
 
 @pytest.mark.parametrize("options", [{"rotation": True}, {"low_rank": 8}, {"rotation": True, "low_rank": 8}])
-@pytest.mark.parametrize("method", ["ls", "entropy", "trellis", "codebook"])
+@pytest.mark.parametrize("method", ["ls", "entropy", "trellis", "codebook", "ternary"])
 def test_side_data_is_applied_to_inputs(method, options):
-    stored = aq.quantize_array(np.random.standard_normal((96, 256)), bits=4, method=method, **options)
+    stored = aq.quantize_array(np.random.standard_normal((96, 256)), bits=2 if method == "ternary" else 4, method=method, **options)
     truth, x = torch.from_numpy(stored.dequantize()), torch.randn(33, 256)
     limit = 1e-5 if method == "ls" else 5e-4
     for keep in (False, True):

@@ -6,9 +6,8 @@ use aq_kernels::affine::min_max;
 use aq_kernels::codebook::{MAX_VALUES, Table, fit, look_up, nearest};
 use aq_kernels::metric::sum_squares;
 
-use crate::exponent::{limit, multiply, normalize, stored_exponent};
+use crate::exponent::{normalize, round_scales};
 use crate::gain::{correction, slope_sums};
-use crate::grid::round;
 
 /// How the scale of a group is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +44,8 @@ impl<'a> RowEncoder<'a> {
         scratch.decoded.resize(cols, 0.0);
         let exponent = normalize(&mut scratch.row);
         self.find_scales(scratch);
-        let mut exponent = self.rescale(scratch, exponent);
+        let largest = self.table.largest();
+        let mut exponent = round_scales(&mut scratch.row, &mut scratch.scales, largest, exponent);
         self.choose_codes(scratch);
         if self.gain {
             exponent = self.correct_gain(scratch, exponent);
@@ -66,20 +66,6 @@ impl<'a> RowEncoder<'a> {
         }
     }
 
-    /// Brings row and scales from a factor of `2^exponent` to the one that is stored, rounds the scales and returns that.
-    fn rescale(&self, scratch: &mut Scratch, exponent: i32) -> i32 {
-        let stored = stored_exponent(&scratch.scales, &[], exponent);
-        multiply(&mut scratch.row, exponent - stored);
-        multiply(&mut scratch.scales, exponent - stored);
-        let most = limit(stored) / f64::from(self.table.largest());
-        for scale in &mut scratch.scales {
-            let nearest = round(*scale);
-            let fits = f64::from(nearest) <= most;
-            *scale = if fits { nearest } else { round((most * (1.0 - 2f64.powi(-9))) as f32) };
-        }
-        stored
-    }
-
     fn choose_codes(&self, scratch: &mut Scratch) {
         let size = self.encoding.group_size.weights(scratch.row.len());
         let groups = scratch.row.chunks(size).zip(scratch.codes.chunks_mut(size));
@@ -97,7 +83,7 @@ impl<'a> RowEncoder<'a> {
         let (norm, product) = slope_sums(self.importance, &scratch.row, &scratch.decoded);
         let Some(gain) = correction(norm, product) else { return exponent };
         scratch.scales.iter_mut().for_each(|scale| *scale *= gain.factor);
-        self.rescale(scratch, exponent)
+        round_scales(&mut scratch.row, &mut scratch.scales, self.table.largest(), exponent)
     }
 
     fn decode(&self, scratch: &mut Scratch) {

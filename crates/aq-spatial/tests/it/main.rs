@@ -10,6 +10,7 @@ mod gptq;
 mod int8;
 mod rotation;
 mod rows;
+mod sign;
 mod smoothing;
 mod support;
 mod trellis;
