@@ -11,17 +11,18 @@ fn case((method, bits): (&'static str, u8), group: u32) -> Case {
     Case { method, bits, group, gain: false, cols: COLS }
 }
 
-/// The errors of known distributions are those of the best two and three levels: for normal weights `1 - 2 / pi` and .1902 (Max, 1960).
+/// The errors of known distributions are those of the best two and three levels: for normal weights `1 - 2 / pi` and .1902 (Max, 1960). Groups
+/// have scales of their own and so a little less.
 #[test]
 fn accuracy_of_signs() {
     for (name, source, expected) in [
         ("gauss", gauss as fn(usize, u64) -> Vec<f32>, [0.3634, 0.1902]),
-        ("laplace", laplace, [0.5, 0.2616]),
-        ("t5", student5, [0.4596, 0.2611]),
+        ("laplace", laplace, [0.5, 0.2642]),
+        ("t5", student5, [0.4597, 0.2743]),
     ] {
         let weights = source(512 * COLS, 1);
         for (method, expected) in METHODS.into_iter().zip(expected) {
-            for group in [0, 128, 64] {
+            for (group, least) in [(0, 0.96), (128, 0.9), (64, 0.85)] {
                 let case = case(method, group);
                 let encoded = case.encode(&[RowData::F32(&weights)], None);
                 let bits = (encoded.codes.len() + encoded.scales.len()) as f64 * 8.0 / weights.len() as f64;
@@ -30,10 +31,8 @@ fn accuracy_of_signs() {
                     "{:8} {name:8} group {group:3}: {bits:.4} bits per weight, error {error:.4}",
                     method.0
                 );
-                assert!(
-                    error < expected * 1.01 && error > expected * 0.95,
-                    "{method:?} {name} {group}: {error}"
-                );
+                let ratio = error / expected;
+                assert!((least..1.01).contains(&ratio), "{method:?} {name} {group}: {ratio}");
             }
         }
     }
