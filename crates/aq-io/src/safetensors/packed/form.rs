@@ -58,7 +58,8 @@ impl LayerForm {
 
     /// How the codes are stored, with the numbers of the whole model where it says none; `None` where they are out of range.
     pub(crate) fn encoding(&self, bits: u8, group_size: u32) -> Option<AffineEncoding> {
-        let bits = BitWidth::new(self.bits.unwrap_or(bits)).ok()?;
+        let bits =
+            BitWidth::new(self.bits.unwrap_or(bits)).ok().filter(|bits| BitWidth::ALL.contains(bits))?;
         let group_size = GroupSize::new(self.group_size.unwrap_or(group_size)).ok()?;
         let offset = if self.zero_points { OffsetKind::ZeroPoint } else { OffsetKind::F16 };
         Some(AffineEncoding { bits, group_size, offset })

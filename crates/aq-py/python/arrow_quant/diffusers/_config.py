@@ -29,7 +29,7 @@ class ArrowQuantConfig(QuantizationConfigMixin):
     """How `from_pretrained(quantization_config=...)` quantizes a model while it loads.
 
     Args:
-        bits: Bits of a code: 2, 3, 4, 5, 6 or 8; experimental: 1.
+        bits: Bits of a code: 2, 3, 4, 5, 6 or 8.
         group_size: Weights that share a scale, along the input axis; 0 for a whole row.
         method: `ls` (least-squares clip search), `minmax` (round to nearest) or `hqq`. Methods with other codecs, and those that need a
             calibration, run in `arrow_quant.quantize`; `pack` makes a folder of the result.
