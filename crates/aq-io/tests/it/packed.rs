@@ -216,6 +216,7 @@ fn what_is_no_such_folder_is_refused() {
     for (from, to, fact) in [
         ("\"fc\": {", "\"other\": {}, \"fc\": {", "other.packed.codes"),
         ("\"bits\": 4", "\"bits\": 7", "cannot be packed"),
+        ("\"bits\": 4", "\"bits\": 1", "cannot be packed"),
         ("\"bits\": 4", "\"bits\": 8", "fc.packed.codes"),
         ("\"shape\"", "\"exponents\": true, \"shape\"", "fc.packed.exponents"),
         ("\"shape\"", "\"colour\": 7, \"shape\"", "colour"),
