@@ -42,7 +42,7 @@ pub(crate) const CONVERT: &str = "\
 Examples:
   aq convert model.parquet -o model.arrow
   aq convert model.parquet -o plain/ --format safetensors --shard-size 5GB
-  aq convert model.parquet -o packed/ --format diffusers --model transformer/";
+  aq convert ls.parquet -o packed/ --format diffusers --model transformer/";
 
 pub(crate) const MAN: &str = "\
 Examples:
