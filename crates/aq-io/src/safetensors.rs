@@ -3,6 +3,7 @@
 mod checksums;
 mod comfy;
 mod header;
+mod layered;
 mod layout;
 mod packed;
 mod shards;

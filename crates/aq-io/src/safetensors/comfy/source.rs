@@ -1,19 +1,18 @@
 //! Layers of signed bytes, read: each is seen as one encoded tensor.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
+use std::collections::HashMap;
 use std::path::Path;
 
 use aq_codec::{Rotation, Side};
 use aq_core::{
     AffineEncoding, BitWidth, DType, Encoding, GroupSize, OffsetKind, SlabParts, StoredTensor, TensorInfo,
-    slab_range,
 };
 use half::f16;
 use serde::Deserialize;
 
+use super::super::layered::{self, LayeredSource, append, index};
 use super::{ZERO, turned_back};
-use crate::{Format, IoError, Result, Source};
+use crate::{IoError, Result, Source};
 
 /// The longest description that is read.
 const MAX_DESCRIPTION: u64 = 64 << 10;
@@ -26,20 +25,6 @@ struct Description {
     convrot: bool,
     #[serde(default)]
     convrot_groupsize: usize,
-}
-
-/// A file some of whose tensors make up layers.
-struct ComfySource {
-    file: Box<dyn Source>,
-    tensors: Vec<StoredTensor>,
-    parts: Vec<Part>,
-}
-
-/// What a tensor is made of.
-enum Part {
-    /// The tensor of the file with that index.
-    Plain(usize),
-    Layer(Layer),
 }
 
 /// A layer: the index of its codes in the file, and its scales as f16 and powers of two.
@@ -57,36 +42,22 @@ struct Layer {
 /// # Errors
 /// When the file cannot be read.
 pub(crate) fn recognise(file: Box<dyn Source>) -> Result<Box<dyn Source>> {
-    let index: HashMap<String, usize> =
-        file.tensors().iter().enumerate().map(|(i, t)| (t.info.name().to_string(), i)).collect();
-    let mut layers = HashMap::new();
-    let mut taken = Vec::new();
+    let index = index(&*file);
+    let (mut layers, mut taken) = (HashMap::new(), vec![false; file.tensors().len()]);
     for (name, &description) in &index {
         let Some(layer) = name.strip_suffix(".comfy_quant") else { continue };
         let find = |suffix: &str| index.get(&format!("{layer}.{suffix}")).copied();
         let (Some(codes), Some(scales)) = (find("weight"), find("weight_scale")) else { continue };
         if let Some(read) = Layer::read(&*file, [codes, scales, description])? {
-            layers.insert(codes, read);
-            taken.extend([scales, description]);
+            layers.insert(codes, (read.stored(&file.tensors()[codes].info)?, read));
+            [scales, description].into_iter().for_each(|i| taken[i] = true);
         }
     }
     if layers.is_empty() {
         return Ok(file);
     }
-    let (mut tensors, mut parts) = (Vec::new(), Vec::new());
-    for (i, tensor) in file.tensors().iter().enumerate().filter(|(i, _)| !taken.contains(i)) {
-        match layers.remove(&i) {
-            Some(layer) => {
-                tensors.push(layer.stored(&tensor.info)?);
-                parts.push(Part::Layer(layer));
-            }
-            None => {
-                tensors.push(tensor.clone());
-                parts.push(Part::Plain(i));
-            }
-        }
-    }
-    Ok(Box::new(ComfySource { file, tensors, parts }))
+    let about = (file.format(), file.metadata().clone());
+    Ok(Box::new(LayeredSource::new(file, about, layers, &taken)))
 }
 
 impl Layer {
@@ -161,65 +132,32 @@ fn split(scale: f32) -> Option<(f16, i8)> {
     (half.to_f32() == mantissa).then_some((half, exponent))
 }
 
-impl Source for ComfySource {
-    fn path(&self) -> &Path {
-        self.file.path()
+impl layered::Layer for Layer {
+    fn bytes(&self) -> u64 {
+        self.bytes
     }
 
-    fn format(&self) -> Format {
-        self.file.format()
-    }
-
-    fn tensors(&self) -> &[StoredTensor] {
-        &self.tensors
-    }
-
-    fn metadata(&self) -> &BTreeMap<String, String> {
-        self.file.metadata()
-    }
-
-    fn stored_bytes(&self, index: usize) -> u64 {
-        match self.parts.get(index) {
-            Some(Part::Plain(i)) => self.file.stored_bytes(*i),
-            Some(Part::Layer(layer)) => layer.bytes,
-            None => 0,
-        }
-    }
-
-    fn read_bytes(&self, index: usize, start: u64, dst: &mut [u8]) -> Result<()> {
-        match self.parts.get(index) {
-            Some(Part::Plain(i)) => self.file.read_bytes(*i, start, dst),
-            _ => Err(IoError::unsupported(self.path(), "signed bytes are no plain elements")),
-        }
-    }
-
-    fn borrow_bytes(&self, index: usize, range: Range<u64>) -> Option<&[u8]> {
-        match self.parts.get(index)? {
-            Part::Plain(i) => self.file.borrow_bytes(*i, range),
-            Part::Layer(_) => None,
-        }
-    }
-
-    fn read_slab<'a>(&'a self, index: usize, slab: u64, buffer: &'a mut Vec<u8>) -> Result<SlabParts<'a>> {
-        let (Some(Part::Layer(layer)), Some(stored)) = (self.parts.get(index), self.tensors.get(index))
-        else {
-            return Err(IoError::unsupported(self.path(), "safetensors files have no slabs"));
-        };
-        let (first, count) = slab_range(&stored.info, &stored.encoding, slab);
-        let cols = stored.info.cols();
-        buffer.resize((count * cols) as usize, 0);
-        self.file.read_bytes(layer.codes, first * cols, buffer)?;
+    fn read<'a>(
+        &'a self,
+        file: &'a dyn Source,
+        stored: &StoredTensor,
+        rows: (u64, u64),
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<SlabParts<'a>> {
+        buffer.clear();
+        append(file, self.codes, rows, stored.info.cols(), buffer)?;
         turned_back(buffer, stored.transformed);
-        let rows = first as usize..(first + count) as usize;
-        let part =
-            |bytes: &'a [u8], size: usize| bytes.get(rows.start * size..rows.end * size).unwrap_or_default();
+        let (first, count) = (rows.0 as usize, rows.1 as usize);
+        let part = |bytes: &'a [u8], size: usize| {
+            bytes.get(first * size..(first + count) * size).unwrap_or_default()
+        };
         Ok(SlabParts {
             codes: buffer,
-            scales: part(&layer.scales, 2),
-            offsets: part(&layer.zeros, 1),
-            extra: part(&layer.exponents, 1),
-            side: &layer.side,
-            row_start: first,
+            scales: part(&self.scales, 2),
+            offsets: part(&self.zeros, 1),
+            extra: part(&self.exponents, 1),
+            side: &self.side,
+            row_start: rows.0,
         })
     }
 }

@@ -116,8 +116,3 @@ impl Finder<'_> {
         }
     }
 }
-
-/// The tensors of a file by name.
-pub(super) fn index(file: &dyn Source) -> HashMap<String, usize> {
-    file.tensors().iter().enumerate().map(|(i, t)| (t.info.name().to_string(), i)).collect()
-}

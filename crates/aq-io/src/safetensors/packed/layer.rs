@@ -42,16 +42,3 @@ impl Layer {
         Ok(Side { rotation: self.rotation, smoothing: smoothing.as_deref(), low_rank }.bytes())
     }
 }
-
-/// Appends `rows` rows of `bytes` bytes from row `first` of tensor `index` on to `buffer`.
-pub(super) fn append(
-    file: &dyn Source,
-    index: usize,
-    (first, rows): (u64, u64),
-    bytes: usize,
-    buffer: &mut Vec<u8>,
-) -> Result<()> {
-    let (start, bytes) = (buffer.len(), bytes as u64);
-    buffer.resize(start + (rows * bytes) as usize, 0);
-    file.read_bytes(index, first * bytes, buffer.get_mut(start..).unwrap_or_default())
-}
