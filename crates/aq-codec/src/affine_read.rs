@@ -138,6 +138,19 @@ pub(crate) fn span<'a>(
     bytes.get(first * row_len..end).ok_or(short)
 }
 
+/// The exponents of `rows.1` rows from row `rows.0` on; none where all are 0.
+pub(crate) fn exponents(extra: &[u8], rows: (usize, usize)) -> Result<&[u8], CodecError> {
+    if extra.is_empty() { Ok(&[]) } else { span("extra", extra, 1, rows) }
+}
+
+/// Checks that there is room for exactly `rows` rows of `cols` weights.
+pub(crate) fn expect_room(weights: usize, cols: usize, rows: usize) -> Result<(), CodecError> {
+    if rows.checked_mul(cols) == Some(weights) {
+        return Ok(());
+    }
+    Err(CodecError::OutputLength { got: weights, expected: (rows as u64).saturating_mul(cols as u64) })
+}
+
 /// Stored rows whose parts have the right lengths.
 struct StoredRows<'a> {
     encoding: &'a AffineEncoding,
@@ -158,10 +171,7 @@ impl<'a> StoredRows<'a> {
         weights: usize,
     ) -> Result<Self, CodecError> {
         let row = row_bytes(encoding, cols);
-        if rows.1.checked_mul(cols) != Some(weights) {
-            let expected = (rows.1 as u64).saturating_mul(cols as u64);
-            return Err(CodecError::OutputLength { got: weights, expected });
-        }
+        expect_room(weights, cols, rows.1)?;
         Ok(Self {
             encoding,
             cols,
@@ -169,7 +179,7 @@ impl<'a> StoredRows<'a> {
             codes: span("codes", parts.codes, row.codes, rows)?,
             scales: span("scales", parts.scales, row.scales, rows)?,
             offsets: span("offsets", parts.offsets, row.offsets, rows)?,
-            extra: if parts.extra.is_empty() { &[] } else { span("extra", parts.extra, 1, rows)? },
+            extra: exponents(parts.extra, rows)?,
         })
     }
 

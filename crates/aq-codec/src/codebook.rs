@@ -23,7 +23,7 @@ use aq_kernels::pack;
 use half::f16;
 
 use crate::affine::{push_codes, push_f16};
-use crate::affine_read::{exact, power_of_two, read_f16, span};
+use crate::affine_read::{exact, expect_room, exponents, power_of_two, read_f16, span};
 use crate::{CodecError, ReadScratch};
 
 /// One row before it is packed.
@@ -111,14 +111,11 @@ pub(crate) fn decode_rows(
     out: &mut [f32],
 ) -> Result<(), CodecError> {
     let (groups, packed) = (encoding.group_size.groups(cols), encoding.bits.packed_len(cols));
-    if rows.1.checked_mul(cols) != Some(out.len()) {
-        let expected = (rows.1 as u64).saturating_mul(cols as u64);
-        return Err(CodecError::OutputLength { got: out.len(), expected });
-    }
+    expect_room(out.len(), cols, rows.1)?;
     let table = read_table(encoding, parts.offsets)?;
     let codes = span("codes", parts.codes, packed, rows)?;
     let scales = span("scales", parts.scales, groups * 2, rows)?;
-    let extra = if parts.extra.is_empty() { &[] } else { span("extra", parts.extra, 1, rows)? };
+    let extra = exponents(parts.extra, rows)?;
     for (i, out) in out.chunks_exact_mut(cols.max(1)).enumerate() {
         read_f16(&scales[i * groups * 2..][..groups * 2], &mut scratch.scales);
         let factor = extra.get(i).map_or(1.0, |&e| power_of_two(e as i8));

@@ -19,7 +19,7 @@ use aq_core::{EncodedRows, GgmlType, SlabParts, TensorInfo};
 use half::f16;
 
 use crate::CodecError;
-use crate::affine_read::{exact, span};
+use crate::affine_read::{exact, expect_room, span};
 
 pub use nonlinear::NONLINEAR;
 
@@ -156,10 +156,7 @@ pub(crate) fn decode_rows(
     rows: (usize, usize),
     out: &mut [f32],
 ) -> Result<(), CodecError> {
-    if rows.1.checked_mul(cols) != Some(out.len()) {
-        let expected = (rows.1 as u64).saturating_mul(cols as u64);
-        return Err(CodecError::OutputLength { got: out.len(), expected });
-    }
+    expect_room(out.len(), cols, rows.1)?;
     let row = kind.row_bytes(cols as u64).and_then(|bytes| usize::try_from(bytes).ok());
     let row = row.ok_or(CodecError::TooLarge { first: rows.0 as u64, count: rows.1 as u64 })?;
     let bytes = span("codes", parts.codes, row, rows)?;

@@ -20,7 +20,7 @@
 use aq_core::{EncodedRows, SignEncoding, SignLevels, SlabParts};
 
 use crate::affine::push_f16;
-use crate::affine_read::{exact, power_of_two, read_f16, span};
+use crate::affine_read::{exact, expect_room, exponents, power_of_two, read_f16, span};
 use crate::{CodecError, ReadScratch};
 
 /// One row before it is packed.
@@ -93,14 +93,11 @@ pub(crate) fn decode_rows(
     scratch: &mut ReadScratch,
     out: &mut [f32],
 ) -> Result<(), CodecError> {
-    if rows.1.checked_mul(cols) != Some(out.len()) {
-        let expected = (rows.1 as u64).saturating_mul(cols as u64);
-        return Err(CodecError::OutputLength { got: out.len(), expected });
-    }
+    expect_room(out.len(), cols, rows.1)?;
     let (packed, scale_bytes) = row_bytes(encoding, cols);
     let codes = span("codes", parts.codes, packed, rows)?;
     let scales = span("scales", parts.scales, scale_bytes, rows)?;
-    let extra = if parts.extra.is_empty() { &[] } else { span("extra", parts.extra, 1, rows)? };
+    let extra = exponents(parts.extra, rows)?;
     for (i, out) in out.chunks_exact_mut(cols.max(1)).enumerate() {
         read_f16(&scales[i * scale_bytes..][..scale_bytes], &mut scratch.scales);
         signs(encoding.levels, &codes[i * packed..][..packed], out)?;

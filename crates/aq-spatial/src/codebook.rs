@@ -9,7 +9,7 @@ use aq_core::{
     QuantStrategy, RowQuantizer, Rows, Scratch, StrategyError, StrategyId, TensorInfo,
 };
 
-use crate::grouped::{self, count_rows, expect_length, row_of, widen_row};
+use crate::grouped::{self, each_row, expect_length};
 use row::{RowEncoder, ScaleRule};
 
 /// A table of least squared error and fitted scales, id `codebook`: 2, 3 or 4 bits.
@@ -146,12 +146,6 @@ impl RowQuantizer for CodebookRows<'_> {
         scratch: &mut Scratch,
         out: &mut EncodedRows,
     ) -> Result<(), StrategyError> {
-        let count = count_rows(&rows, self.tensor, self.cols)?;
-        scratch.row.resize(self.cols, 0.0);
-        for row in 0..count {
-            widen_row(row_of(rows.data, row * self.cols, self.cols), &mut scratch.row);
-            self.encoder.push(scratch, out);
-        }
-        Ok(())
+        each_row(&rows, self.tensor, self.cols, scratch, |scratch| self.encoder.push(scratch, out))
     }
 }

@@ -21,7 +21,7 @@ use aq_core::{
 use aq_kernels::groups::{Grid, Groups, LANES, Lanes, codes};
 use half::f16;
 
-use crate::grouped::{self, count_rows, row_of, widen_row};
+use crate::grouped::{self, each_row};
 
 /// A block type of ggml; its id is the name in lower case, `q4_k`. Rows are whole blocks.
 #[derive(Debug, Clone, Copy)]
@@ -108,19 +108,15 @@ impl RowQuantizer for GgmlRows<'_> {
         scratch: &mut Scratch,
         out: &mut EncodedRows,
     ) -> Result<(), StrategyError> {
-        let count = count_rows(&rows, self.tensor, self.cols)?;
-        let mut row = std::mem::take(&mut scratch.row);
-        row.resize(self.cols, 0.0);
-        for i in 0..count {
-            widen_row(row_of(rows.data, i * self.cols, self.cols), &mut row);
+        each_row(&rows, self.tensor, self.cols, scratch, |scratch| {
+            let row = std::mem::take(&mut scratch.row);
             match self.kind.group_weights() {
                 16 => self.push_row(&row, scratch.own::<Room<16>>(), out),
                 _ => self.push_row(&row, scratch.own::<Room<32>>(), out),
             }
+            scratch.row = row;
             out.row_count += 1;
-        }
-        scratch.row = row;
-        Ok(())
+        })
     }
 }
 

@@ -133,6 +133,23 @@ pub(crate) fn count_rows(rows: &Rows<'_>, tensor: &str, cols: usize) -> Result<u
     Ok(count)
 }
 
+/// Widens each row into `scratch.row` and hands it to `push`.
+pub(crate) fn each_row(
+    rows: &Rows<'_>,
+    tensor: &str,
+    cols: usize,
+    scratch: &mut Scratch,
+    mut push: impl FnMut(&mut Scratch),
+) -> Result<(), StrategyError> {
+    let count = count_rows(rows, tensor, cols)?;
+    scratch.row.resize(cols, 0.0);
+    for row in 0..count {
+        widen_row(row_of(rows.data, row * cols, cols), &mut scratch.row);
+        push(scratch);
+    }
+    Ok(())
+}
+
 pub(crate) fn row_of(data: RowData<'_>, start: usize, cols: usize) -> Weights<'_> {
     let range = start..start + cols;
     match data {

@@ -9,7 +9,7 @@ use aq_core::{
     RowQuantizer, Rows, Scratch, SignEncoding, SignLevels, StrategyError, StrategyId, TensorInfo,
 };
 
-use crate::grouped::{self, count_rows, row_of, widen_row};
+use crate::grouped::{self, each_row};
 use row::RowEncoder;
 
 /// Signs and a scale a group, ids `binary` (1 bit) and `ternary` (3 levels, five of them in a byte). Experimental.
@@ -112,12 +112,6 @@ impl RowQuantizer for SignRows<'_> {
         scratch: &mut Scratch,
         out: &mut EncodedRows,
     ) -> Result<(), StrategyError> {
-        let count = count_rows(&rows, self.tensor, self.cols)?;
-        scratch.row.resize(self.cols, 0.0);
-        for row in 0..count {
-            widen_row(row_of(rows.data, row * self.cols, self.cols), &mut scratch.row);
-            self.encoder.push(scratch, out);
-        }
-        Ok(())
+        each_row(&rows, self.tensor, self.cols, scratch, |scratch| self.encoder.push(scratch, out))
     }
 }

@@ -11,7 +11,7 @@ use super::stream::{Extent, StreamReader, rows, width};
 use super::table::Table;
 use super::{low_bytes, scales};
 use crate::CodecError;
-use crate::affine_read::exact;
+use crate::affine_read::{exact, expect_room};
 
 /// Symbols that are decoded before they are turned into weights.
 const BATCH: usize = 1 << 12;
@@ -73,10 +73,7 @@ pub fn decode_rows(
     out: &mut [f32],
 ) -> Result<(), CodecError> {
     let range = (first_row, row_count);
-    if row_count.checked_mul(cols) != Some(out.len()) {
-        let expected = (row_count as u64).saturating_mul(cols as u64);
-        return Err(CodecError::OutputLength { got: out.len(), expected });
-    }
+    expect_room(out.len(), cols, row_count)?;
     let slab_rows = scales::row_count(parts.scales)? as usize;
     if slab_rows as u64 > most_rows {
         return Err(CodecError::Damaged { part: "scales" });

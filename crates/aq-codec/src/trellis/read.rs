@@ -6,7 +6,7 @@ use aq_kernels::trellis::{SEQUENCE, decode};
 use half::f16;
 
 use super::{Trellis, lengths};
-use crate::affine_read::{exact, span};
+use crate::affine_read::{exact, expect_room, exponents, span};
 use crate::{CodecError, power_of_two};
 
 /// Checks that the parts are exactly `row_count` rows of the tensor, of a trellis that there is.
@@ -35,19 +35,15 @@ pub(crate) fn decode_rows(
     (first, rows): (usize, usize),
     out: &mut [f32],
 ) -> Result<(), CodecError> {
-    let expected =
-        cols.checked_mul(rows).ok_or(CodecError::TooLarge { first: first as u64, count: rows as u64 })?;
-    if out.len() != expected {
-        return Err(CodecError::OutputLength { got: out.len(), expected: expected as u64 });
-    }
-    if expected == 0 {
+    expect_room(out.len(), cols, rows)?;
+    if out.is_empty() {
         return Ok(());
     }
     let trellis = trellis_of(encoding, parts)?;
     let (row_codes, row_scales) = (packed_len(trellis.bits(), cols), 2 * cols.div_ceil(SEQUENCE));
     let codes = span("codes", parts.codes, row_codes, (first, rows))?;
     let scales = span("scales", parts.scales, row_scales, (first, rows))?;
-    let exponents = if parts.extra.is_empty() { &[] } else { span("extra", parts.extra, 1, (first, rows))? };
+    let exponents = exponents(parts.extra, (first, rows))?;
     let rows = out.chunks_mut(cols).zip(codes.chunks(row_codes)).zip(scales.chunks(row_scales));
     for (i, ((out, codes), scales)) in rows.enumerate() {
         let factor = power_of_two(exponents.get(i).map_or(0, |&e| e as i8));
