@@ -25,6 +25,11 @@ impl BitWidth {
     pub const ALL: [BitWidth; 6] =
         [BitWidth(2), BitWidth(3), BitWidth(4), BitWidth(5), BitWidth(6), BitWidth(8)];
 
+    /// [`BitWidth::ONE`] and [`BitWidth::ALL`], in rising order.
+    pub fn with_one() -> impl Iterator<Item = BitWidth> {
+        std::iter::once(Self::ONE).chain(Self::ALL)
+    }
+
     /// Checks `bits`.
     ///
     /// # Errors

@@ -69,14 +69,14 @@ pub(crate) fn config(job: &Job, path: &Path) -> Result<Option<ModelConfig>> {
 pub(crate) fn tensors(source: &dyn Source, options: &ConvertOptions) -> Result<Vec<StoredTensor>> {
     let form = |t: &StoredTensor| match t.encoding {
         Encoding::Raw => Ok(t.clone()),
-        Encoding::Affine(_) if OutputFormat::Diffusers.refusal(t).is_none() => Ok(t.clone()),
-        Encoding::Affine(_) => destination::plain(t, options.dtype),
-        _ => {
-            let (name, codec) = (t.info.name(), t.codec());
-            let fact =
-                format!("tensor {name:?}: codec {codec} has no packed layout; quantize for it: {METHODS}");
-            Err(IoError::unsupported(source.path(), fact).into())
-        }
+        _ => match (OutputFormat::Diffusers.refusal(t), t.encoding) {
+            (None, _) => Ok(t.clone()),
+            (Some(_), Encoding::Affine(_)) => destination::plain(t, options.dtype),
+            (Some(reason), _) => {
+                let fact = format!("tensor {:?}: {reason}", t.info.name());
+                Err(IoError::unsupported(source.path(), fact).into())
+            }
+        },
     };
     source.tensors().iter().map(form).collect()
 }

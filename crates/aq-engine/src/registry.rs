@@ -60,8 +60,7 @@ impl Registry {
     /// ```
     pub fn nearest_width(&self, method: &StrategyId, wanted: BitWidth) -> BitWidth {
         let Some(strategy) = self.get(method) else { return wanted };
-        let all = std::iter::once(BitWidth::ONE).chain(BitWidth::ALL);
-        let taken = all.filter(|&bits| strategy.takes(bits));
+        let taken = BitWidth::with_one().filter(|&bits| strategy.takes(bits));
         taken.min_by_key(|bits| bits.get().abs_diff(wanted.get())).unwrap_or(wanted)
     }
 
@@ -79,7 +78,7 @@ impl Registry {
         }
         Some(match bits {
             BitWidth::ONE => format!(
-                "{method} has no codes of 1 bit; use binary (experimental), or entropy, whose results are better at the same size"
+                "{method} has no codes of 1 bit; use binary (experimental), or entropy at a rate of 1.1, whose results are better at the same size"
             ),
             bits => format!("{method} has no codes of {bits} bits; use {}", self.nearest_width(method, bits)),
         })

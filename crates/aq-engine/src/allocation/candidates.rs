@@ -62,7 +62,7 @@ pub(crate) fn options(
     } else {
         let takes = |bits: &BitWidth| registry.get(&base.method).is_some_and(|s| s.takes(*bits));
         let sizes = group_sizes(base, job);
-        let widths = || std::iter::once(BitWidth::ONE).chain(BitWidth::ALL).filter(takes);
+        let widths = || BitWidth::with_one().filter(takes);
         let pairs = widths().flat_map(|b| sizes.iter().map(move |&g| (b, g)));
         let narrowest = widths().next();
         let one = |(bits, group_size): (BitWidth, GroupSize)| {

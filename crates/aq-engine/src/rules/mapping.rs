@@ -111,7 +111,7 @@ pub(crate) fn schema() -> Value {
                        "description": "Numbers of blocks: 0 the first, -1 the last, 0..2 the first two; down_blocks[0] of one list of blocks."},
             "skip": {"const": true, "description": "Keep the tensor as it is."},
             "dtype": {"enum": ["f16", "bf16"], "description": "Keep the tensor, rounded to this type."},
-            "bits": {"enum": std::iter::once(BitWidth::ONE).chain(BitWidth::ALL).collect::<Vec<_>>()},
+            "bits": {"enum": BitWidth::with_one().collect::<Vec<_>>()},
             "rate": {"type": "number", "minimum": 0.5, "maximum": 8},
             "method": {"type": "string"},
             "group_size": {"type": "integer", "minimum": 0, "maximum": 1024, "multipleOf": 8},
