@@ -257,12 +257,10 @@ def _jax(tensor: Tensor, dtype: str) -> Any:
     # `array` copies: integers are a view of the file.
     if tensor.src_dtype.startswith(("F", "BF")):
         return jnp.array(values, dtype=dtype)
-    if values.dtype.itemsize == 8 and not jax.config.jax_enable_x64:
-        narrow = values.astype(f"{values.dtype.kind}4")
-        if not np.array_equal(narrow, values):
-            raise InputError(f"tensor {tensor.name!r} has integers beyond 32 bits, which jax keeps with jax_enable_x64 only")
-        values = narrow
-    return jnp.array(values)
+    kept = values.astype(jax.dtypes.canonicalize_dtype(values.dtype))
+    if not np.array_equal(kept, values):
+        raise InputError(f"tensor {tensor.name!r} has integers beyond 32 bits, which jax keeps with jax_enable_x64 only")
+    return jnp.array(kept)
 
 
 def open(path: str | os.PathLike[str]) -> Model:
