@@ -237,7 +237,7 @@ pub(crate) struct ChoiceArgs {
     /// No smoothing, whatever the configuration says
     #[arg(long, conflicts_with = "smoothing")]
     pub(crate) no_spatial: bool,
-    /// A factor for each input channel, stored in the file: auto (where it pays), off, smoothquant, awq, ptq4dit, or an alpha from 0 to 1; needs --calibration [default: off]
+    /// A factor for each input channel, stored in the file: auto (where it pays), off, smoothquant, awq, ptq4dit, or an alpha from 0 to 1; needs --calibration [default: auto with --act-bits below 8, else off]
     #[arg(long, value_name = "auto|off|ALPHA")]
     pub(crate) smoothing: Option<String>,
     /// Fold the factors of smoothing into the norm or layer before, where the architecture is known: no program has to divide by

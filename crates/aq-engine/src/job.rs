@@ -201,6 +201,11 @@ impl Job {
             return Err(EngineError::Config(format!("threads {threads} is not between 1 and 1024")));
         }
         let calibrated = options.calibration.is_some();
+        let smoothing = match &options.smoothing {
+            Some(text) => smoothing(text)?,
+            None if calibrated && smooths(activations.as_ref(), output.as_ref()) => SmoothingPlan::Auto,
+            None => SmoothingPlan::Off,
+        };
         let own = method.clone().unwrap_or_else(|| registry.default_strategy(bits, calibrated, in_groups));
         let group_size = given_group.unwrap_or_else(|| registry.default_group(&own, profile));
         let (bits, group_size) = match &method {
@@ -235,7 +240,7 @@ impl Job {
             rotation: options.rotation.unwrap_or(false),
             low_rank: options.low_rank.as_deref().map_or(Ok(LowRankPlan::Off), low_rank)?,
             activations,
-            smoothing: options.smoothing.as_deref().map_or(Ok(SmoothingPlan::Off), smoothing)?,
+            smoothing,
             fold_smoothing: options.fold_smoothing.unwrap_or(false),
             gate,
             rules,
@@ -332,6 +337,14 @@ fn smoothing(text: &str) -> Result<SmoothingPlan> {
             "smoothing {text:?} is not auto, off, smoothquant, awq, ptq4dit or an alpha from 0 to 1"
         ))
     })
+}
+
+/// Whether smoothing is looked for unasked: where inputs get fewer than 8 bits, which it helps (`docs/methods.md`), and the output has a place
+/// for its factors.
+fn smooths(activations: Option<&ActivationOptions>, output: Option<&(PathBuf, OutputFormat)>) -> bool {
+    use OutputFormat::{Arrow, Diffusers, Folder, Parquet};
+    let has_place = output.is_none_or(|(_, format)| matches!(format, Parquet | Arrow | Folder | Diffusers));
+    has_place && activations.is_some_and(|inputs| inputs.bits < 8)
 }
 
 fn config(error: aq_core::CoreError) -> EngineError {

@@ -115,18 +115,21 @@ impl<T: Weight> Kernel for EncodeMinMax<'_, T> {
 }
 
 impl<T: Weight> EncodeMinMax<'_, T> {
-    /// Works on 16 groups at a time, so that finding their grids takes 16 lanes too.
+    /// Works on 16 groups at a time, so that finding their grids takes 16 lanes too. Each group that is rounded asks for one of the
+    /// next 16: the memory works meanwhile.
     #[inline(always)]
     fn encode<const BITS: usize, I: Isa>(self, isa: I) -> (Extremes, Sums) {
         let Self { group, x, grids, packed, .. } = self;
         let top = ((1 << BITS) - 1) as f32;
         let piece = packed_len(BITS as u8, group);
-        let batches = x.chunks(LANES * group).zip(packed.chunks_mut(LANES * piece));
+        let batches = x.chunks(LANES * group);
+        let following = batches.clone().skip(1).chain([&[][..]]);
+        let batches = batches.zip(following).zip(packed.chunks_mut(LANES * piece));
         let stored = grids.scales.chunks_mut(LANES).zip(grids.zeros.chunks_mut(LANES));
         let mut sums = RowSums::new(isa);
         let mut extremes =
             Extremes { low: 0.0, high: 0.0, smallest_scale: f32::INFINITY, largest_scale: 0.0 };
-        for ((x, packed), (scales, zeros)) in batches.zip(stored) {
+        for (((x, following), packed), (scales, zeros)) in batches.zip(stored) {
             let (mut low, mut high) = ([0.0; LANES], [0.0; LANES]);
             for ((x, low), high) in x.chunks(group).zip(&mut low).zip(&mut high) {
                 (*low, *high) = range(isa, x);
@@ -143,6 +146,8 @@ impl<T: Weight> EncodeMinMax<'_, T> {
                     scale: grids.scale[i],
                     zero: grids.zero[i],
                 };
+                let next = (i * group).min(following.len());
+                isa.prefetch(&following[next..following.len().min(next + group)]);
                 encode_group::<BITS, I, T>(isa, x, grid, out, &mut sums);
             }
         }

@@ -62,6 +62,9 @@ pub(crate) trait Isa: Copy {
     /// Whether widened floats are faster looked up than widened.
     const WIDE_TABLES: bool;
 
+    /// Asks for values that are read soon, where the machine itself does not look far enough ahead.
+    #[inline(always)]
+    fn prefetch<T>(self, _: &[T]) {}
     fn load(self, x: &[f32; LANES]) -> Self::F;
     /// Exact for what is finite; a NaN stays one.
     fn load_f16(self, x: &[f16; LANES]) -> Self::F;

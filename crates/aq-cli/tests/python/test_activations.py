@@ -59,7 +59,7 @@ def stored(path):
 @pytest.mark.parametrize("shift", [True, False], ids=["shifted", "not shifted"])
 def test_reported_errors_are_those_of_the_stored_plan(tmp_path, mode, bits, shift):
     out = tmp_path / "out.parquet"
-    options = ["--method", "minmax", "--act-bits", bits, "--act-mode", mode, "--time-groups", 5]
+    options = ["--method", "minmax", "--act-bits", bits, "--act-mode", mode, "--time-groups", 5, "--smoothing", "off"]
     options += [] if shift else ["--act-shift", "off"]
     report = aq_json("quantize", MODEL, "-o", out, "--calibration", SAMPLES, *options)
     settings = {"bits": bits, "mode": mode, "group_size": 0, "time_groups": 5, "shift": shift}

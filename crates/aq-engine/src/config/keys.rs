@@ -236,10 +236,9 @@ pub(super) static KEYS: &[Key] = &[
         "smoothing",
         Kind::OffOrText,
         "auto",
-        "A factor for each input channel: auto (where it pays), off, smoothquant, awq, ptq4dit, or an alpha from 0 to 1. Needs a calibration.",
+        "A factor for each input channel: auto (where it pays), off, smoothquant, awq, ptq4dit, or an alpha from 0 to 1. Needs a calibration. Without the key: auto where inputs get fewer than 8 bits, else off.",
         |o, v| put(&mut o.smoothing, text(v)),
-    )
-    .default(|_| yes(false)),
+    ),
     key(
         TRANSFORMS,
         "spatial",

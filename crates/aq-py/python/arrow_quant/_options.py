@@ -54,7 +54,7 @@ class Options(TypedDict, total=False):
     rotation: bool | None
     #: `auto`, `off` or a rank.
     low_rank: str | int | bool | None
-    #: `auto`, `off`, a formula or an alpha from 0 to 1.
+    #: `auto`, `off`, a formula or an alpha from 0 to 1; by default `auto` with `act_bits` below 8.
     smoothing: str | float | bool | None
     #: The same as smoothing: `auto`, or `off`.
     spatial: bool | None
