@@ -53,6 +53,9 @@ pub struct LayerPlan {
     /// Bits of the inputs at run time; `None` where they stay in floating point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub act_bits: Option<BitWidth>,
+    /// Whether the centers of input channels may be taken off before inputs are rounded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub act_shift: bool,
     /// The most groups of timesteps whose inputs have a range of their own; `None` for as many as the job says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_groups: Option<u32>,
@@ -165,6 +168,7 @@ impl LayerPlan {
             low_rank: LowRankPlan::Off,
             smoothing: SmoothingPlan::Off,
             act_bits: None,
+            act_shift: false,
             time_groups: None,
         }
     }

@@ -78,6 +78,7 @@ fn layer_plan(job: &Job, registry: &Registry) -> LayerPlan {
         low_rank: job.low_rank,
         smoothing: SmoothingPlan::Off,
         act_bits: None,
+        act_shift: false,
         time_groups: None,
     }
 }

@@ -238,6 +238,7 @@ impl Row {
             low_rank,
             smoothing,
             act_bits: job.activations.as_ref().and_then(|a| BitWidth::new(a.bits).ok()),
+            act_shift: job.activations.as_ref().is_some_and(|a| a.shift),
             time_groups: self.time_groups,
         })
     }

@@ -142,6 +142,7 @@ mod tests {
             cols: inputs.len(),
             largest_inputs: inputs.to_vec(),
             mean_inputs: inputs.to_vec(),
+            centers: Vec::new(),
             largest_weights: weights.to_vec(),
             absmax,
             inputs: Vec::new(),

@@ -16,6 +16,8 @@ pub(super) struct Sample {
     pub(super) largest_inputs: Vec<f32>,
     /// Mean magnitude of each channel.
     pub(super) mean_inputs: Vec<f32>,
+    /// Mean of each channel.
+    pub(super) centers: Vec<f32>,
     /// Largest magnitude of the weights of each channel.
     pub(super) largest_weights: Vec<f32>,
     /// Largest magnitude of each channel in each timestep bucket.
@@ -36,6 +38,7 @@ impl Sample {
             cols,
             largest_inputs: vec![0.0; cols],
             mean_inputs: vec![0.0; cols],
+            centers: vec![0.0; cols],
             largest_weights: vec![0.0; cols],
             absmax: stats.absmax.unwrap_or_default().to_vec(),
             inputs: Vec::new(),
@@ -55,7 +58,7 @@ impl Sample {
     }
 
     fn read_inputs(&mut self, inputs: &dyn InputRows, tensor: &str) -> Result<(), StrategyError> {
-        let (mut sums, mut seen) = (vec![0f64; self.cols], 0u64);
+        let (mut sums, mut seen) = (vec![(0f64, 0f64); self.cols], 0u64);
         let (mut step, mut ragged) = (1, None);
         inputs.visit(&mut |rows, _| {
             if !rows.len().is_multiple_of(self.cols) {
@@ -63,9 +66,10 @@ impl Sample {
             }
             for row in rows.chunks_exact(self.cols) {
                 let channels = self.largest_inputs.iter_mut().zip(&mut sums).zip(row);
-                channels.for_each(|((largest, sum), x)| {
+                channels.for_each(|((largest, (magnitude, sum)), &x)| {
                     *largest = largest.max(x.abs());
-                    *sum += f64::from(x.abs());
+                    *magnitude += f64::from(x.abs());
+                    *sum += f64::from(x);
                 });
                 if seen.is_multiple_of(step) {
                     if self.inputs.len() == 2 * INPUTS * self.cols {
@@ -82,7 +86,8 @@ impl Sample {
         if self.inputs.len() > INPUTS * self.cols {
             keep_every_other(&mut self.inputs, self.cols);
         }
-        self.mean_inputs = sums.iter().map(|sum| (sum / seen.max(1) as f64) as f32).collect();
+        let mean = |sum: f64| (sum / seen.max(1) as f64) as f32;
+        (self.mean_inputs, self.centers) = sums.iter().map(|&(m, s)| (mean(m), mean(s))).unzip();
         ragged.map_or(Ok(()), |len| expect_length("a block of calibration rows", tensor, len, self.cols))
     }
 

@@ -29,30 +29,38 @@ impl<'s> Trial<'s> {
         Self { sample, plan, rotation }
     }
 
-    /// The squared error of the outputs over their squares, inputs and weights quantized with these factors.
+    /// The squared error of the outputs over their squares, inputs and weights quantized with these factors. Where inputs may be shifted,
+    /// they are rounded around 0 and around the centers of their channels, and the smaller error counts.
     pub(super) fn error(&self, factors: &[f32]) -> Result<f64, StrategyError> {
-        let Sample { cols, inputs, weights, .. } = self.sample;
+        let Sample { cols, inputs, weights, centers, .. } = self.sample;
         let mut smooth = scaled(weights, factors, |w, s| w * s);
-        let mut tokens = scaled(inputs, factors, |x, s| x / s);
+        let [mut tokens, mut centers] = [inputs, centers].map(|x| scaled(x, factors, |x, s| x / s));
         if let Some((rotation, signs)) = &self.rotation {
-            rotation.forward(signs, &mut smooth);
-            rotation.forward(signs, &mut tokens);
+            [&mut smooth, &mut tokens, &mut centers]
+                .into_iter()
+                .for_each(|rows| rotation.forward(signs, rows));
         }
         let quantized = self.quantize_weights(&smooth, &tokens)?;
-        if let Some(bits) = self.plan.act_bits {
-            tokens.chunks_exact_mut(*cols).for_each(|token| quantize_token(token, bits.get()));
-        }
+        let Some(bits) = self.plan.act_bits else { return Ok(self.output_error(&tokens, &quantized)) };
+        let error = |centers: &[f32]| self.output_error(&rounded(&tokens, centers, bits.get()), &quantized);
+        let plain = error(&vec![0.0; *cols]);
+        Ok(if self.plan.act_shift { plain.min(error(&centers)) } else { plain })
+    }
+
+    /// The error of the outputs for `tokens` and `weights` in place of the sample's.
+    fn output_error(&self, tokens: &[f32], weights: &[f32]) -> f64 {
+        let cols = self.sample.cols;
         // Beside each other, so that one product has the output and its error: `x w - x' w' = [x x'] ([w 0] - [0 w'])`.
-        let beside = inputs.chunks_exact(*cols).zip(tokens.chunks_exact(*cols));
+        let beside = self.sample.inputs.chunks_exact(cols).zip(tokens.chunks_exact(cols));
         let pairs: Vec<f32> = beside.flat_map(|(x, token)| x.iter().chain(token).copied()).collect();
         let (mut w, mut q, mut room) = (vec![0.0; 2 * cols], vec![0.0; 2 * cols], vec![0.0; 2 * cols]);
         let mut total = OutputComparison::default();
-        for (row, quantized) in weights.chunks_exact(*cols).zip(quantized.chunks_exact(*cols)) {
-            w[..*cols].copy_from_slice(row);
-            q[*cols..].copy_from_slice(quantized);
+        for (row, quantized) in self.sample.weights.chunks_exact(cols).zip(weights.chunks_exact(cols)) {
+            w[..cols].copy_from_slice(row);
+            q[cols..].copy_from_slice(quantized);
             total.merge(&compare_outputs(&pairs, &w, &q, &mut room));
         }
-        Ok(total.relative_error())
+        total.relative_error()
     }
 
     fn quantize_weights(&self, weights: &[f32], inputs: &[f32]) -> Result<Vec<f32>, StrategyError> {
@@ -86,6 +94,17 @@ fn mean_squares(rows: &[f32], cols: usize) -> Vec<f32> {
     let mut sums = vec![0f32; cols];
     rows.chunks_exact(cols).for_each(|row| sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x * x));
     sums.iter().map(|sum| sum / (rows.len() / cols) as f32).collect()
+}
+
+/// Tokens whose distances from the centers of their channels are quantized.
+fn rounded(tokens: &[f32], centers: &[f32], bits: u8) -> Vec<f32> {
+    let mut rounded = tokens.to_vec();
+    for token in rounded.chunks_exact_mut(centers.len()) {
+        token.iter_mut().zip(centers).for_each(|(x, center)| *x -= center);
+        quantize_token(token, bits);
+        token.iter_mut().zip(centers).for_each(|(x, center)| *x += center);
+    }
+    rounded
 }
 
 /// Replaces a token by its quantized form, on its own range with 0 in it.

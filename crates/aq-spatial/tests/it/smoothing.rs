@@ -139,6 +139,26 @@ fn smoothing_halves_the_output_error_of_layers_with_outlier_channels() {
 }
 
 #[test]
+fn what_a_shift_takes_away_is_not_smoothed() {
+    let mut layer = Layer::new(64, 14);
+    for inputs in [&mut layer.known, &mut layer.held_out] {
+        inputs.iter_mut().skip(3).step_by(COLS / 8).for_each(|x| *x = *x / 100.0 + 100.0);
+    }
+    let case = Case { method: "ls", bits: 8, group: 64, gain: true, cols: COLS };
+    let spread = |act_shift| {
+        let plan =
+            LayerPlan { act_shift, act_bits: BitWidth::new(4).ok(), ..plan(&case, SmoothingPlan::Auto) };
+        let factors = layer.quantize(&case, &plan).factors;
+        factors.iter().fold(0.0, |a: f32, &b| a.max(b)) / factors.iter().fold(f32::MAX, |a, &b| a.min(b))
+    };
+    let (shifted, not) = (spread(true), spread(false));
+    assert!(
+        4.0 * shifted < not,
+        "factors differ {shifted} times where inputs are shifted, {not} times where not"
+    );
+}
+
+#[test]
 fn auto_is_no_worse_than_any_formula() {
     let layer = Layer::new(64, 20);
     let case = Case { method: "ls", bits: 4, group: 64, gain: true, cols: COLS };
