@@ -1,6 +1,9 @@
-"""What choosing activation ranges adds to the time of `aq quantize`: four layers of 2048 x 2048, 20 timesteps of 64 rows each.
+"""What choosing activation ranges and smoothing adds to the time of `aq quantize`: four layers of 2048 x 2048, 20 timesteps of 64 rows each.
 
     python crates/aq-cli/tests/python/time_activations.py [method] [runs]
+
+Both are the same work whatever the method, so the seconds are those they add to `minmax`, which is quick, and shares are of the time
+of `method`. Each is the shortest of the runs.
 """
 import sys
 import tempfile
@@ -34,15 +37,21 @@ def main():
         model = write_model(folder / "model.safetensors", shapes)
         write_samples(folder / "samples.safetensors")
         common = [model, "-o", folder / "out.parquet", "--force", "--calibration", folder / "samples.safetensors"]
-        common += ["--method", method, "--bits", 4]
-        acts = ["--act-bits", 8, "--act-mode", "groups", "--time-groups", 10]
-        times = {name: [] for name in ("without", "with")}
+        more = {
+            "10 groups of timesteps": ["--act-bits", 8, "--act-mode", "groups", "--time-groups", 10],
+            "smoothing": ["--smoothing", "auto"],
+        }
+        jobs = {method: ["--method", method], "minmax": ["--method", "minmax"]}
+        jobs |= {name: ["--method", "minmax", *options] for name, options in more.items()}
+        times = {name: [] for name in jobs}
         for _ in range(runs):
-            for name, more in (("without", []), ("with", acts)):
-                times[name].append(aq_json("quantize", *common, *more)["elapsed_s"])
+            for name, options in jobs.items():
+                times[name].append(aq_json("quantize", *common, "--bits", 4, *options)["elapsed_s"])
     best = {name: min(t) for name, t in times.items()}
-    added = best["with"] / best["without"] - 1
-    print(f"{method}: without {best['without']:.3f} s, with 10 time groups {best['with']:.3f} s: {added:+.1%}; all {times}")
+    print(", ".join(f"{name} {best[name]:.2f} s" for name in dict.fromkeys([method, "minmax"])))
+    for name in more:
+        added = best[name] - best["minmax"]
+        print(f"{name}: {added:.2f} s more, {added / best[method]:.1%} of {method}")
 
 
 if __name__ == "__main__":
